@@ -1,0 +1,1 @@
+"""Modules that turn tokens or patches into token vectors."""

@@ -1,0 +1,98 @@
+"""Tensors with meaning. B pairs, T tokens (or patches), D width, C H W image channels, rows, columns."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """Tokenised text, padded on the right.
+
+    Attributes:
+        ids_BT: int64 token ids of the tokenizer that belongs to the encoder reading them.
+        attention_BT: bool, True for every real token, special ones included; what the backbone attends to.
+        mask_BT: bool, True for the tokens that take part in token-level scores and transport (special tokens excluded).
+    """
+
+    ids_BT: Tensor
+    attention_BT: Tensor
+    mask_BT: Tensor
+
+    def to(self, device: torch.device | str) -> "TokenBatch":
+        """Copy to ``device`` without waiting."""
+        return TokenBatch(*(t.to(device, non_blocking=True) for t in (self.ids_BT, self.attention_BT, self.mask_BT)))
+
+    def __len__(self) -> int:
+        return self.ids_BT.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class PatchBatch:
+    """Images resized and normalised for a vision tower: ``pixels_BCHW`` float32."""
+
+    pixels_BCHW: Tensor
+
+    def to(self, device: torch.device | str) -> "PatchBatch":
+        """Copy to ``device`` without waiting."""
+        return PatchBatch(self.pixels_BCHW.to(device, non_blocking=True))
+
+    def __len__(self) -> int:
+        return self.pixels_BCHW.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class PairBatch:
+    """Aligned inputs: row b of ``source`` (English, for the teacher) means row b of ``target`` (for the student).
+
+    Attributes:
+        source: English text in the source tokenizer's ids.
+        target: text in the target tokenizer's ids, or images.
+        languages: B BCP-47 tags of the target side.
+        keys: B sample keys, for error messages and evaluation.
+    """
+
+    source: TokenBatch
+    target: TokenBatch | PatchBatch
+    languages: tuple[str, ...]
+    keys: tuple[str, ...]
+
+    def to(self, device: torch.device | str) -> "PairBatch":
+        """Copy both sides to ``device`` without waiting."""
+        return PairBatch(self.source.to(device), self.target.to(device), self.languages, self.keys)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStates:
+    """What an encoder says about each token.
+
+    Attributes:
+        x_BTD: token vectors, not normalised.
+        mask_BT: bool, tokens that take part in token-level scores and transport.
+        attention_BT: bool, all real tokens; the dense embedding is the mean over these, as in sentence-transformers.
+    """
+
+    x_BTD: Tensor
+    mask_BT: Tensor
+    attention_BT: Tensor
+
+    def normalized(self) -> Tensor:
+        """Unit-length token vectors in float32, (B, T, D)."""
+        return torch.nn.functional.normalize(self.x_BTD.float(), dim=-1)
+
+    def pooled(self) -> Tensor:
+        """Unit-length mean over all real tokens in float32, (B, D)."""
+        weight_BT1 = self.attention_BT.unsqueeze(-1).float()
+        mean_BD = (self.x_BTD.float() * weight_BT1).sum(1) / weight_BT1.sum(1).clamp_min(1.0)
+        return torch.nn.functional.normalize(mean_BD, dim=-1)
+
+    def detach(self) -> "TokenStates":
+        """The same values outside the autograd graph."""
+        return TokenStates(self.x_BTD.detach(), self.mask_BT, self.attention_BT)
+
+    def __len__(self) -> int:
+        return self.x_BTD.shape[0]

@@ -1,0 +1,1 @@
+"""Schemas of the YAML files: the one place that knows YAML and catches mistakes by type."""

@@ -1,0 +1,1 @@
+"""Corpus files become records; no tensors and no shards here."""

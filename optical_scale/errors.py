@@ -1,0 +1,48 @@
+"""The errors a user can cause. Each message says what was found, where, what was expected and what to do.
+
+The command line prints these without a traceback and exits with status 2; anything else is a bug with a traceback.
+"""
+
+
+class OpticalScaleError(Exception):
+    """Base of every error caused by input, configuration or environment rather than by a bug."""
+
+
+class ConfigError(OpticalScaleError):
+    """A configuration file or override breaks a rule; the message starts with the field's path."""
+
+
+class CorpusError(OpticalScaleError):
+    """A corpus file is missing, empty, misaligned or malformed; the message names file and line."""
+
+
+class ShardError(OpticalScaleError):
+    """A shard or manifest is missing, truncated or differs from what the manifest records."""
+
+
+class StreamError(OpticalScaleError):
+    """The planned batches cannot be formed, for example fewer samples than one step needs."""
+
+
+class TransportError(OpticalScaleError):
+    """A transport problem is ill-posed: empty mask, negative mass, non-finite features, epsilon out of range."""
+
+
+class EngineError(OpticalScaleError):
+    """The training engine cannot start or must stop: no compiler, bad topology, non-finite loss."""
+
+
+class CheckpointError(OpticalScaleError):
+    """A checkpoint is incomplete, damaged or of another run."""
+
+
+class ResumeError(CheckpointError):
+    """A checkpoint is sound but the present configuration may not continue it."""
+
+
+class EvaluationError(OpticalScaleError):
+    """An evaluation collection or score is unusable."""
+
+
+class ExportError(OpticalScaleError):
+    """An exported folder could not be written, or does not reproduce the trained embeddings."""

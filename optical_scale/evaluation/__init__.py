@@ -1,0 +1,1 @@
+"""Retrieval metrics per language, the gap between groups, and the report."""

@@ -1,0 +1,1 @@
+"""Checkpoints become Hugging Face folders that are proved equal before they appear."""

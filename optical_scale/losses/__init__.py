@@ -1,0 +1,1 @@
+"""Objectives over teacher and student token states."""

@@ -1,0 +1,1 @@
+"""One verb each, one page each: the only place where configuration meets components."""

@@ -1,0 +1,1 @@
+"""What every process needs and no project concept: ranks, files, logging, seeds, collectives."""

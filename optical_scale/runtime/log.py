@@ -1,0 +1,48 @@
+"""Messages for people on standard error, metrics for programs as JSON lines."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+
+
+def configure(rank: int = 0, verbose: bool = False) -> None:
+    """Set up logging once per process: rank 0 speaks at INFO, the others only of warnings, with their rank."""
+    level = logging.DEBUG if verbose else logging.INFO if rank == 0 else logging.WARNING
+    prefix = "" if rank == 0 else f"[rank {rank}] "
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"{prefix}%(message)s"))
+    logger = logging.getLogger("optical_scale")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level)
+    logger.propagate = False
+
+
+def progress(items: Iterable[Item], what: str, total: int | None = None, unit: str = "it") -> Iterator[Item]:
+    """Iterate with a bar of rate and time left; silent when standard error is no terminal, and on ranks > 0."""
+    from tqdm import tqdm
+
+    quiet = not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0"
+    yield from tqdm(items, desc=what, total=total, unit=unit, disable=quiet, unit_scale=True, dynamic_ncols=True)
+
+
+class MetricsFile:
+    """Append-only JSON lines, one object per event, flushed at once so that a killed run loses nothing."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, event: str, values: Mapping[str, Any]) -> None:
+        """Append ``{"event": event, **values}``."""
+        self._file.write(json.dumps({"event": event, **values}, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

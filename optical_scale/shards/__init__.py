@@ -1,0 +1,1 @@
+"""Webdataset tars on disk with a manifest that is written last."""

@@ -1,0 +1,1 @@
+"""Corpora generated from a seed: CLDR bitext and drawn scenes, in the formats users have."""

@@ -1,0 +1,1 @@
+"""Optimal transport as mathematics; knows nothing of teachers, languages or DeepSpeed."""
