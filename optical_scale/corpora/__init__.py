@@ -1,1 +1,1 @@
-"""Corpus files become records; no tensors and no shards here."""
+"""Files of a corpus -> an iterator of records; no tensors, no shards."""

@@ -1,1 +1,1 @@
-"""Webdataset tars on disk with a manifest that is written last."""
+"""Records on disk: webdataset tars with an index for random access and a manifest that vouches for them."""

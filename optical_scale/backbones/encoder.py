@@ -1,0 +1,162 @@
+"""An encoder is a Hugging Face backbone followed by an optional linear head; it maps a batch to token vectors."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PretrainedConfig
+
+from optical_scale.batch import PatchBatch, TokenBatch, TokenStates
+from optical_scale.errors import ConfigError
+from optical_scale.runtime.files import write_json
+
+CONTRACT_FILE = "encoder.json"
+MASK_RULE = "special tokens that the tokenizer adds are excluded"
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderContract:
+    """What must agree between training and use; stored beside the weights as ``encoder.json``.
+
+    Attributes:
+        kind: ``text`` or ``vision``.
+        max_tokens: inputs are cut to this many tokens; 0 for images.
+        prefix: text put before every input.
+        head: sizes of the projection, or None.
+        normalize: embeddings are scaled to unit length before they are compared.
+        mask_rule: which tokens take part in token-level scores, in words.
+    """
+
+    kind: Literal["text", "vision"]
+    max_tokens: int = 0
+    prefix: str = ""
+    head: dict[str, Any] | None = None
+    normalize: bool = True
+    mask_rule: str = MASK_RULE
+
+    def write(self, folder: Path) -> None:
+        """Write ``encoder.json`` into ``folder``."""
+        write_json(folder / CONTRACT_FILE, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> "EncoderContract | None":
+        """The contract stored in ``folder``, None when the folder was not written by this project."""
+        path = folder / CONTRACT_FILE
+        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+class Encoder(nn.Module):
+    """Backbone and head. Its forward takes and returns plain tensors, which ZeRO-3's module hooks understand."""
+
+    def __init__(self, backbone: nn.Module, width: int, head: int | None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head: nn.Module = nn.Identity() if head is None else nn.Linear(width, head, bias=False)
+        self.width = width if head is None else head
+
+    def head_contract(self) -> dict[str, Any] | None:
+        """Sizes of the projection for :class:`EncoderContract`."""
+        if isinstance(self.head, nn.Linear):
+            return {"in": self.head.in_features, "out": self.head.out_features, "bias": self.head.bias is not None}
+        return None
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """Token vectors (B, T, D) after the head."""
+        states: Tensor = self.head(self.backbone(**inputs).last_hidden_state)
+        return states
+
+
+def model_inputs(batch: TokenBatch | PatchBatch) -> dict[str, Tensor]:
+    """The keyword arguments under which Hugging Face backbones expect ``batch``."""
+    if isinstance(batch, TokenBatch):
+        return {"input_ids": batch.ids_BT, "attention_mask": batch.attention_BT.long()}
+    return {"pixel_values": batch.pixels_BCHW}
+
+
+def token_states(x_BTD: Tensor, batch: TokenBatch | PatchBatch) -> TokenStates:
+    """Attach the masks that belong to ``batch``.
+
+    For images the first vector is the class token: it counts in the mean but takes no part in token-level scores.
+    """
+    if isinstance(batch, TokenBatch):
+        return TokenStates(x_BTD, batch.mask_BT, batch.attention_BT)
+    attention_BT = torch.ones(x_BTD.shape[:2], dtype=torch.bool, device=x_BTD.device)
+    mask_BT = attention_BT.clone()
+    mask_BT[:, 0] = False
+    return TokenStates(x_BTD, mask_BT, attention_BT)
+
+
+def build_backbone(architecture: dict[str, Any], **overrides: Any) -> nn.Module:
+    """A randomly initialised backbone from a Hugging Face configuration.
+
+    Raises:
+        ConfigError: the configuration is not understood by transformers.
+    """
+    values = {**architecture, **overrides}
+    model_type = values.pop("model_type")
+    try:
+        config = AutoConfig.for_model(model_type, **values)
+        return _from_config(config)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"backbone.architecture: transformers refuses model_type {model_type!r}: {error}") from error
+
+
+def load_backbone(folder: Path) -> nn.Module:
+    """A pretrained backbone from a local folder.
+
+    Raises:
+        ConfigError: the folder or its config.json is missing, or weights do not load.
+    """
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"backbone.pretrained: {folder} has no config.json; expected a Hugging Face model folder. "
+            "Give the folder that `save_pretrained` or `optical-scale export` wrote"
+        )
+    try:
+        loaded: nn.Module = AutoModel.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, **_no_pooler(folder)
+        )
+        return loaded
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"backbone.pretrained: weights in {folder} do not load: {error}") from error
+
+
+def _no_pooler(folder: Path) -> dict[str, Any]:
+    return _pooler_option(AutoConfig.from_pretrained(folder, local_files_only=True))
+
+
+def _pooler_option(config: PretrainedConfig) -> dict[str, Any]:
+    """BERT-like classes would build a pooler that nothing trains and no checkpoint of ours contains."""
+    import inspect
+
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    model_class = MODEL_MAPPING[type(config)]
+    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(model_class).parameters else {}
+
+
+def _from_config(config: PretrainedConfig) -> nn.Module:
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    backbone: nn.Module = MODEL_MAPPING[type(config)](config, **_pooler_option(config))
+    return backbone
+
+
+def load_head(encoder: Encoder, folder: Path) -> None:
+    """Fill the head from the sentence-transformers Dense module that export writes beside the backbone.
+
+    Raises:
+        ConfigError: the folder's contract names a head but no Dense weights of that shape are there.
+    """
+    from safetensors.torch import load_file
+
+    files = sorted(folder.glob("*_Dense/model.safetensors"))
+    if len(files) != 1:
+        raise ConfigError(
+            f"backbone.pretrained: {folder} names a head but has {len(files)} Dense weight files; expected 1"
+        )
+    weights = load_file(files[0])
+    encoder.head.load_state_dict({name.removeprefix("linear."): value for name, value in weights.items()})

@@ -1,0 +1,55 @@
+"""A smaller or re-vocabularied network cut from pretrained weights."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from optical_scale.errors import ConfigError
+
+
+def keep_layers(backbone: nn.Module, layers: Sequence[int]) -> None:
+    """Keep the given encoder layers, in the given order, in place.
+
+    Raises:
+        ConfigError: an index outside the network, or a network whose layers are not at ``encoder.layer``.
+    """
+    stack = getattr(getattr(backbone, "encoder", None), "layer", None)
+    if not isinstance(stack, nn.ModuleList):
+        raise ConfigError(f"backbone.layers: {type(backbone).__name__} has no encoder.layer list to select from")
+    wrong = [index for index in layers if not 0 <= index < len(stack)]
+    if wrong or not layers:
+        raise ConfigError(f"backbone.layers: found {list(layers)}; expected indices from 0 to {len(stack) - 1}")
+    backbone.encoder.layer = nn.ModuleList(stack[index] for index in layers)  # type: ignore[union-attr]
+    backbone.config.num_hidden_layers = len(layers)  # type: ignore[union-attr]
+
+
+def match_vocabulary(backbone: nn.Module, old: PreTrainedTokenizerFast, new: PreTrainedTokenizerFast) -> None:
+    """Replace the input embeddings by ones for the tokenizer ``new``, in place.
+
+    Each piece starts from the mean of the vectors that ``old`` gives its text, special tokens from their counterpart,
+    pieces without text from the mean of all vectors.
+    """
+    table: nn.Embedding = backbone.get_input_embeddings()  # type: ignore[operator]
+    with torch.no_grad():
+        weights = table.weight.detach()
+        fresh = weights.mean(0).repeat(len(new), 1)
+        counterparts = {
+            getattr(new, f"{role}_token_id"): getattr(old, f"{role}_token_id")
+            for role in ("cls", "sep", "pad", "unk", "mask")
+        }
+        for piece, index in new.get_vocab().items():
+            if index in counterparts:
+                if counterparts[index] is not None:
+                    fresh[index] = weights[counterparts[index]]
+                continue
+            text = new.convert_tokens_to_string([piece]).strip()
+            ids = [i for i in old(text, add_special_tokens=False)["input_ids"] if i != old.unk_token_id] if text else []
+            if ids:
+                fresh[index] = weights[ids].mean(0)
+        replacement = nn.Embedding(len(new), fresh.shape[1], padding_idx=new.pad_token_id, _weight=fresh)
+    backbone.set_input_embeddings(replacement)  # type: ignore[operator]
+    config = backbone.config
+    config.vocab_size = len(new)  # type: ignore[union-attr]
+    config.pad_token_id = new.pad_token_id  # type: ignore[union-attr]

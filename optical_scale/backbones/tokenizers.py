@@ -1,0 +1,113 @@
+"""Text to token batches, and new unigram tokenizers for corpora that no published one covers."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from optical_scale.batch import TokenBatch
+from optical_scale.errors import ConfigError
+from optical_scale.runtime.files import folder_appears
+
+
+class TextTokenizer:
+    """Tokenises, cuts, pads on the right and marks which tokens take part in token-level scores.
+
+    The tokens a tokenizer adds itself (such as <s> and </s>) never take part; a text that has no other token, such as
+    the empty string, keeps them, so that no row is without any.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, max_tokens: int, prefix: str = "") -> None:
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        self.prefix = prefix
+
+    @classmethod
+    def load(cls, folder: Path, max_tokens: int, prefix: str = "") -> "TextTokenizer":
+        """Read a tokenizer folder.
+
+        Raises:
+            ConfigError: the folder holds no fast tokenizer.
+        """
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"tokenizer: {folder} holds no tokenizer that transformers can load: {error}") from error
+        if not tokenizer.is_fast or tokenizer.pad_token_id is None:
+            raise ConfigError(f"tokenizer: {folder} must be a fast tokenizer with a padding token")
+        return cls(tokenizer, max_tokens, prefix)
+
+    def __call__(self, texts: Sequence[str]) -> TokenBatch:
+        """B texts to a :class:`TokenBatch` of the longest length in the batch."""
+        encoded: Any = self.tokenizer(
+            [self.prefix + text for text in texts],
+            truncation=True,
+            max_length=self.max_tokens,
+            padding=True,
+            padding_side="right",
+            return_special_tokens_mask=True,
+            return_token_type_ids=False,
+            return_tensors="pt",
+        )
+        attention_BT = encoded["attention_mask"].bool()
+        mask_BT = attention_BT & ~encoded["special_tokens_mask"].bool()
+        empty_B1 = ~mask_BT.any(1, keepdim=True)
+        return TokenBatch(encoded["input_ids"], attention_BT, torch.where(empty_B1, attention_BT, mask_BT))
+
+    def pieces(self, text: str) -> list[str]:
+        """The tokens of one text as people read them, special ones excluded, in the order of the mask."""
+        batch = self([text])
+        ids = batch.ids_BT[0][batch.mask_BT[0]].tolist()
+        return [self.tokenizer.decode([token]).strip() or "▁" for token in ids]
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files into ``folder``."""
+        self.tokenizer.save_pretrained(folder)
+
+
+def train_unigram(texts: Iterable[str], output: Path, *, vocabulary: int) -> int:
+    """Train a unigram tokenizer with XLM-R's special tokens and write it as a Hugging Face folder.
+
+    Args:
+        texts: training sentences, read once.
+        output: folder that appears when training has succeeded.
+        vocabulary: pieces asked for, special tokens included.
+
+    Returns:
+        Pieces in the vocabulary, at most ``vocabulary``.
+
+    Raises:
+        ConfigError: ``output`` exists already.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(" {2,}", " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.UnigramTrainer(vocab_size=vocabulary, special_tokens=special, unk_token="<unk>", show_progress=False),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        cls_token="<s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+    )
+    try:
+        with folder_appears(output) as folder:
+            fast.save_pretrained(folder)
+    except FileExistsError as error:
+        raise ConfigError(f"output: {error}; choose another folder or delete it to train anew") from error
+    return len(fast)

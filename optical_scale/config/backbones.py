@@ -1,0 +1,73 @@
+"""Which network encodes a side: text or vision, from weights on disk or from scratch."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from optical_scale.config.schema import Schema
+
+
+class TextBackbone(Schema):
+    """A Hugging Face text encoder with an optional linear projection of its token vectors."""
+
+    kind: Literal["text"] = "text"
+    pretrained: Path | None = None
+    """Folder with config.json and safetensors weights; null builds the network of `architecture` at random."""
+    architecture: dict[str, Any] | None = None
+    """Hugging Face configuration for a network from scratch; must name `model_type`, for example xlm-roberta."""
+    layers: list[int] | None = None
+    """Layers of `pretrained` to keep, in order (0 is the first); null keeps all."""
+    tokenizer: Path | None = None
+    """Tokenizer folder; null takes the one in `pretrained`."""
+    vocabulary: Literal["keep", "match"] = "keep"
+    """keep: the tokenizer belongs to the weights. match: another tokenizer; its pieces start from the mean of the
+    vectors that the pretrained tokenizer gives them."""
+    head: PositiveInt | None = None
+    """Width of a linear projection after the backbone; null uses the backbone's own width."""
+    max_tokens: PositiveInt = 128
+    """Longer texts are cut, special tokens included in the count."""
+    prefix: str = ""
+    """Text put before every input, for example a query marker of the pretrained model."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "TextBackbone":
+        if (self.pretrained is None) == (self.architecture is None):
+            raise ValueError(
+                "give either `pretrained` (a folder) or `architecture` (a configuration), not both or none"
+            )
+        if self.architecture is not None:
+            if self.tokenizer is None:
+                raise ValueError("a network from scratch needs `tokenizer`, the folder of a trained tokenizer")
+            if "model_type" not in self.architecture:
+                raise ValueError("`architecture` must name `model_type`, for example xlm-roberta")
+            if self.layers is not None or self.vocabulary == "match":
+                raise ValueError("`layers` and `vocabulary: match` select from pretrained weights; set `pretrained`")
+        if self.vocabulary == "match" and self.tokenizer is None:
+            raise ValueError("`vocabulary: match` needs `tokenizer`, the new tokenizer's folder")
+        return self
+
+
+class VisionBackbone(Schema):
+    """A Hugging Face vision transformer whose patch vectors are projected to the teacher's width."""
+
+    kind: Literal["vision"]
+    pretrained: Path | None = None
+    """Folder with config.json and safetensors weights; null builds the network of `architecture` at random."""
+    architecture: dict[str, Any] | None = None
+    """Hugging Face configuration for a network from scratch; must name `model_type`, for example vit."""
+    head: PositiveInt | None = None
+    """Width of a linear projection after the backbone; null uses the backbone's own width."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "VisionBackbone":
+        if (self.pretrained is None) == (self.architecture is None):
+            raise ValueError(
+                "give either `pretrained` (a folder) or `architecture` (a configuration), not both or none"
+            )
+        if self.architecture is not None and "model_type" not in self.architecture:
+            raise ValueError("`architecture` must name `model_type`, for example vit")
+        return self
+
+
+Backbone = Annotated[TextBackbone | VisionBackbone, Field(discriminator="kind")]

@@ -1,0 +1,68 @@
+"""The root of a conversion: corpora and filters in, one folder of shards out."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, PositiveInt, model_validator
+
+from optical_scale.config.corpora import Corpus, Moses
+from optical_scale.config.schema import Schema
+
+
+class Filters(Schema):
+    """Which pairs to leave out; those with a blank side always are. Applied in this order, the first reason counts."""
+
+    min_characters: PositiveInt = 1
+    """Shortest side, in characters."""
+    max_characters: PositiveInt | None = None
+    """Longest side, in characters; null sets no limit."""
+    min_words: PositiveInt = 1
+    """Shortest side, in words between blanks (leave at 1 for scripts without spaces)."""
+    max_words: PositiveInt | None = None
+    """Longest side, in words between blanks; null sets no limit."""
+    max_length_ratio: Annotated[float, Field(ge=1)] | None = None
+    """Characters of the longer side over those of the shorter; null sets no limit."""
+    held_out: list[Path] = []
+    """Text files kept for evaluation: a pair with a side that is a line of them, but for case and punctuation, goes."""
+    drop_duplicates: bool = True
+    """Keep only the first of equal pairs of a language; takes about 70 bytes of memory per pair kept."""
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> "Filters":
+        bounds = {
+            "characters": (self.min_characters, self.max_characters),
+            "words": (self.min_words, self.max_words),
+        }
+        for unit, (low, high) in bounds.items():
+            if high is not None and high < low:
+                raise ValueError(f"max_{unit} is {high}, below min_{unit} = {low}, so no pair is left; swap them")
+        return self
+
+
+class ConvertConfig(Schema):
+    """`optical-scale convert`: corpora -> shards."""
+
+    output: Path
+    """Folder to create; it must not hold anything."""
+    folder: Path = Path()
+    """Where relative paths of corpora and held-out files start; the current folder by default."""
+    corpora: Annotated[list[Corpus], Field(min_length=1)]
+    """All bitext, or all images."""
+    filters: Filters = Filters()
+    """For bitext; the split file chooses images."""
+    samples_per_shard: PositiveInt = 20_000
+    """Samples after which a new tar begins."""
+
+    @model_validator(mode="after")
+    def _one_kind_distinct_keys(self) -> "ConvertConfig":
+        if len({isinstance(corpus, Moses) for corpus in self.corpora}) > 1:
+            raise ValueError("corpora: one folder holds bitext or images, not both; convert them separately")
+        prefixes = Counter(
+            f"{corpus.name}-{corpus.language}".lower() if isinstance(corpus, Moses) else corpus.name
+            for corpus in self.corpora
+        )
+        for prefix, times in prefixes.items():
+            if times > 1:
+                raise ValueError(f"corpora: {times} corpora would give keys {prefix}-…; give each its own name")
+        return self

@@ -1,0 +1,126 @@
+"""The DeepSpeed dictionary is derived from typed fields, never written by hand."""
+
+from typing import Any
+
+from optical_scale.config.engine import Precision, StudentEngine, TeacherEngine
+from optical_scale.errors import ConfigError
+
+# DeepSpeed 0.19.8 ignores an unknown top-level key without a word, so a misspelt one must be caught here.
+_EXTRA_KEYS = frozenset(
+    {
+        "activation_checkpointing",
+        "aio",
+        "communication_data_type",
+        "comms_logger",
+        "compile",
+        "data_types",
+        "dump_state",
+        "flops_profiler",
+        "memory_breakdown",
+        "prescale_gradients",
+        "sparse_gradients",
+        "wall_clock_breakdown",
+        "zero_optimization",
+    }
+)
+
+
+def accumulation_steps(pairs_per_step: int, micro_batch_pairs: int, world_size: int) -> int:
+    """Micro-batches per rank and step.
+
+    Raises:
+        ConfigError: the numbers do not divide; the message shows the arithmetic.
+    """
+    at_once = micro_batch_pairs * world_size
+    if pairs_per_step % at_once:
+        raise ConfigError(
+            f"stream.pairs_per_step: {pairs_per_step} is not a multiple of micro_batch_pairs x processes = "
+            f"{micro_batch_pairs} x {world_size} = {at_once}; set pairs_per_step to "
+            f"{max(1, pairs_per_step // at_once) * at_once} or change micro_batch_pairs"
+        )
+    return pairs_per_step // at_once
+
+
+def derive_student(config: StudentEngine, *, micro_batch_pairs: int, accumulation: int) -> dict[str, Any]:
+    """The `deepspeed.initialize` configuration of the student."""
+    zero: dict[str, Any] = {
+        "stage": config.zero_stage,
+        "reduce_bucket_size": config.bucket_elements,
+        "overlap_comm": False,
+    }
+    if config.zero_stage == 3:
+        zero |= _stage3(config.persistent_parameters, config.bucket_elements)
+    else:
+        zero["allgather_bucket_size"] = config.bucket_elements
+    if config.offload_optimizer != "none":
+        if config.zero_stage == 0:
+            raise ConfigError(
+                "student.engine.offload_optimizer: needs zero_stage 1 to 3; found 0. Raise zero_stage or set it to none"
+            )
+        zero["offload_optimizer"] = {"device": config.offload_optimizer}
+    if config.offload_parameters != "none":
+        if config.zero_stage != 3:
+            raise ConfigError(
+                f"student.engine.offload_parameters: needs zero_stage 3; found {config.zero_stage}. "
+                "Set zero_stage to 3 or offload_parameters to none"
+            )
+        zero["offload_param"] = {"device": config.offload_parameters}
+    derived = _common(config.precision, micro_batch_pairs) | {
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": config.clip_gradient,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+    return _merge(derived, config.deepspeed_extra)
+
+
+def derive_teacher(config: TeacherEngine, *, micro_batch_pairs: int, bucket_elements: int) -> dict[str, Any]:
+    """The `deepspeed.initialize` configuration of the frozen teacher (no optimizer, so stage 0 or 3 only)."""
+    zero: dict[str, Any] = {"stage": config.zero_stage}
+    if config.zero_stage == 3:
+        zero |= _stage3(config.persistent_parameters, bucket_elements)
+    if config.offload_parameters != "none":
+        if config.zero_stage != 3:
+            raise ConfigError("teacher.engine.offload_parameters: needs zero_stage 3; found 0. Set zero_stage to 3")
+        zero["offload_param"] = {"device": config.offload_parameters}
+    return _common(config.precision, micro_batch_pairs) | {"zero_optimization": zero}
+
+
+def _common(precision: Precision, micro_batch_pairs: int) -> dict[str, Any]:
+    return {
+        "train_micro_batch_size_per_gpu": micro_batch_pairs,
+        "steps_per_print": 10**9,
+        "bf16": {"enabled": precision == "bf16"},
+        "fp16": {"enabled": precision == "fp16"},
+    }
+
+
+def _stage3(persistent_parameters: int, bucket_elements: int) -> dict[str, Any]:
+    return {
+        "stage3_param_persistence_threshold": persistent_parameters,
+        "stage3_prefetch_bucket_size": bucket_elements,
+        "stage3_max_live_parameters": 50 * bucket_elements,
+        "stage3_max_reuse_distance": 50 * bucket_elements,
+    }
+
+
+def _merge(
+    derived: dict[str, Any], extra: dict[str, Any], path: str = "student.engine.deepspeed_extra"
+) -> dict[str, Any]:
+    merged = dict(derived)
+    for key, value in extra.items():
+        where = f"{path}.{key}"
+        if path.endswith("deepspeed_extra") and key not in _EXTRA_KEYS:
+            raise ConfigError(
+                f"{where}: not one of the keys that may be added; known: {', '.join(sorted(_EXTRA_KEYS))}"
+            )
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value, where)
+        elif key in merged:
+            raise ConfigError(
+                f"{where}: already set from the typed fields to {merged[key]!r}; change the field instead"
+            )
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,110 @@
+"""The roots: one model per YAML file that a verb reads."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from optical_scale.config.backbones import Backbone, TextBackbone, VisionBackbone
+from optical_scale.config.engine import StudentEngine, TeacherEngine
+from optical_scale.config.evaluations import BitextRetrieval, Evaluation, Groups
+from optical_scale.config.objectives import Objective
+from optical_scale.config.schedule import Checkpoints, EvaluationTimes, Logging, Optimization
+from optical_scale.config.schema import Schema
+from optical_scale.config.stream import Stream
+
+
+class Teacher(Schema):
+    """The frozen English encoder."""
+
+    backbone: TextBackbone
+    """Where its weights are."""
+    engine: TeacherEngine = TeacherEngine()
+    """How it is sharded."""
+
+
+class Student(Schema):
+    """The encoder that is trained."""
+
+    backbone: Backbone
+    """Where it starts."""
+    engine: StudentEngine = StudentEngine()
+    """How it is sharded."""
+
+
+class TrainConfig(Schema):
+    """`optical-scale train`: distil a teacher into a student, or train a student on pairs alone (`teacher: null`)."""
+
+    run: Path
+    """Run folder: checkpoints, metrics, resolved configuration."""
+    seed: NonNegativeInt = 0
+    """Fixes initial weights, sample order and dropout."""
+    teacher: Teacher | None = None
+    """null: the student encodes both sides of a pair (this is how a teacher is made)."""
+    student: Student
+    stream: Stream
+    objective: Objective
+    optimization: Optimization
+    evaluation: list[Evaluation] = []
+    """Measured inside training, on all ranks."""
+    evaluation_times: EvaluationTimes = EvaluationTimes()
+    checkpoints: Checkpoints = Checkpoints()
+    logging: Logging = Logging()
+
+    @model_validator(mode="after")
+    def _sides_fit(self) -> "TrainConfig":
+        if self.teacher is None and isinstance(self.student.backbone, VisionBackbone):
+            raise ValueError("a vision student reads only the image side of a pair; set `teacher` for the captions")
+        if isinstance(self.student.backbone, VisionBackbone) and any(
+            isinstance(item, BitextRetrieval) for item in self.evaluation
+        ):
+            raise ValueError("a vision student cannot be evaluated on bitext; use `name: image_text`")
+        return self
+
+
+class Stage(Schema):
+    """A student to measure, for example before and after distillation."""
+
+    name: str
+    """Column heading."""
+    student: TextBackbone
+    """The exported folder."""
+
+
+class EvaluateConfig(Schema):
+    """`optical-scale evaluate`: measure exported students against a teacher and write the report."""
+
+    output: Path
+    """Folder of report.json and report.html."""
+    title: str = "Retrieval report"
+    teacher: TextBackbone
+    """Encodes the English passages."""
+    vision: VisionBackbone | None = None
+    """Encodes the images; needed by image_text evaluations."""
+    stages: Annotated[list[Stage], Field(min_length=1)]
+    """In order; the first is the reference, the last is the result."""
+    evaluation: Annotated[list[Evaluation], Field(min_length=1)]
+    groups: Groups | None = None
+    """For the gap; null leaves it out."""
+    metrics: Path | None = None
+    """metrics.jsonl of a training run, for the learning curve."""
+    epsilon: Annotated[float, Field(gt=0)] = 0.02
+    """Entropic regularisation of the alignments shown in the report."""
+    batch_size: PositiveInt = 64
+    seed: NonNegativeInt = 0
+    """Of the bootstrap."""
+
+
+class TokenizerConfig(Schema):
+    """`optical-scale tokenizer`: train a unigram tokenizer on the text of shards."""
+
+    output: Path
+    """Tokenizer folder."""
+    shards: Annotated[list[Path], Field(min_length=1)]
+    """Bitext or image folders written by `optical-scale convert`."""
+    sides: list[Literal["source", "target"]] = ["source", "target"]
+    """source (English), target, or both."""
+    vocabulary: Annotated[int, Field(ge=64)] = 8000
+    """Pieces, special tokens included."""
+    temperature: Annotated[float, Field(ge=1.0)] = 1.0
+    """Languages are sampled with p ∝ n^(1/T) so that small ones get pieces of their own."""

@@ -1,0 +1,61 @@
+"""Optimizer, learning rate and when things happen."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from optical_scale.config.schema import Schema
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Optimization(Schema):
+    """AdamW with warm-up; exactly one of `steps` and `epochs` says how long."""
+
+    steps: PositiveInt | None = None
+    """Optimizer updates."""
+    epochs: PositiveFloat | None = None
+    """Passes over all pairs of the stream together, rounded up to whole steps."""
+    learning_rate: PositiveFloat = 5e-4
+    """Peak learning rate."""
+    warmup: Fraction = 0.1
+    """Share of the steps with linearly rising learning rate."""
+    decay: Literal["linear", "cosine", "constant"] = "linear"
+    """Shape after warm-up; linear and cosine end at zero."""
+    weight_decay: NonNegativeFloat = 0.01
+    """Decoupled; biases and normalisation weights are exempt."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
+    """Adam's moment decays."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Optimization":
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give exactly one of `steps` and `epochs`")
+        return self
+
+
+class Checkpoints(Schema):
+    """When checkpoints are written and how many are kept."""
+
+    every: PositiveInt | None = None
+    """Steps between checkpoints; null writes only the last one."""
+    keep: PositiveInt = 2
+    """Newest checkpoints to keep; the one of step 0 is kept besides."""
+    at_start: bool = False
+    """Also write the untrained student, to measure what training adds."""
+
+
+class Logging(Schema):
+    """What is reported while training."""
+
+    every: PositiveInt = 10
+    """Steps between log lines."""
+
+
+class EvaluationTimes(Schema):
+    """When the evaluations run inside training."""
+
+    every: NonNegativeInt = 0
+    """Steps between evaluations; 0 evaluates only at the start and at the end."""
+    batch_size: PositiveInt = 64
+    """Texts that one rank encodes at once."""

@@ -1,0 +1,152 @@
+"""Which pairs are not worth training on, and how many there were of each kind.
+
+A rule looks at one pair and names the reason to drop it, or returns None. :func:`filtered` applies rules in order and
+counts the first reason, so nothing disappears without a number.
+"""
+
+import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from optical_scale.corpora.reader import read_lines
+from optical_scale.errors import CorpusError
+from optical_scale.records import Record, TextPair
+
+Rule = Callable[[TextPair], str | None]
+Unit = Literal["characters", "words"]
+
+
+class DropCounts:
+    """Numbers of records kept and dropped.
+
+    Attributes:
+        kept: by (corpus, language); images have the language ``""``.
+        dropped: by (corpus, language, reason).
+    """
+
+    def __init__(self) -> None:
+        self.kept: Counter[tuple[str, str]] = Counter()
+        self.dropped: Counter[tuple[str, str, str]] = Counter()
+
+    def reasons(self, corpus: str, language: str) -> dict[str, int]:
+        """Dropped records of one corpus and language by reason, most frequent first."""
+        return {key[2]: n for key, n in self.dropped.most_common() if key[:2] == (corpus, language)}
+
+
+def filtered(records: Iterable[Record], rules: Iterable[Rule], counts: DropCounts) -> Iterator[Record]:
+    """Yield the records that no rule drops and count all of them.
+
+    Pairs with a blank side are always dropped. Images pass: their choice is the split file.
+    """
+    rules = (blank, *rules)
+    for record in records:
+        if isinstance(record, TextPair):
+            language = record.language
+            reason = next((found for rule in rules if (found := rule(record))), None)
+        else:
+            language, reason = "", None
+        if reason is None:
+            counts.kept[record.corpus, language] += 1
+            yield record
+        else:
+            counts.dropped[record.corpus, language, reason] += 1
+
+
+def blank(pair: TextPair) -> str | None:
+    """Drop pairs of which one side has no visible character."""
+    return None if pair.source.strip() and pair.target.strip() else "blank"
+
+
+def length(text: str, unit: Unit) -> int:
+    """Number of characters, or of words between blanks (meaningless for Thai, Chinese and other unspaced scripts)."""
+    return len(text) if unit == "characters" else len(text.split())
+
+
+class LengthBounds:
+    """Drop pairs with a side shorter than ``minimum`` or longer than ``maximum`` (None: no limit)."""
+
+    def __init__(self, unit: Unit, minimum: int = 1, maximum: int | None = None) -> None:
+        if maximum is not None and maximum < minimum:
+            raise CorpusError(f"no text has at least {minimum} and at most {maximum} {unit}; swap the bounds")
+        self.unit, self.minimum, self.maximum = unit, minimum, maximum
+
+    def __call__(self, pair: TextPair) -> str | None:
+        """Reason ``too_short`` or ``too_long``."""
+        sizes = length(pair.source, self.unit), length(pair.target, self.unit)
+        if min(sizes) < self.minimum:
+            return "too_short"
+        return "too_long" if self.maximum is not None and max(sizes) > self.maximum else None
+
+
+class LengthRatio:
+    """Drop pairs of which one side is more than ``maximum`` times as long as the other."""
+
+    def __init__(self, maximum: float, unit: Unit = "characters") -> None:
+        if maximum < 1:
+            raise CorpusError(f"a length ratio of at most {maximum} drops every pair; expected 1 or more")
+        self.maximum, self.unit = maximum, unit
+
+    def __call__(self, pair: TextPair) -> str | None:
+        """Reason ``length_ratio``."""
+        sizes = length(pair.source, self.unit), length(pair.target, self.unit)
+        return "length_ratio" if max(sizes) > self.maximum * min(sizes) else None
+
+
+class Duplicates:
+    """Drop pairs whose language and two sides occurred before, in any corpus that this object sees.
+
+    Remembers 64-bit digests: about 70 bytes of memory per pair, and one wrong drop expected beyond 6 billion pairs.
+    """
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+
+    def __call__(self, pair: TextPair) -> str | None:
+        """Reason ``duplicate``."""
+        digest = _digest("\n".join((pair.language, pair.source, pair.target)))
+        if digest in self._seen:
+            return "duplicate"
+        self._seen.add(digest)
+        return None
+
+
+class HeldOut:
+    """Drop pairs of which either side is also a line of a file kept for evaluation.
+
+    Lines are compared after :func:`normalized`, so another case, punctuation or spacing does not hide a copy.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        texts = (normalized(line) for path in paths for line in read_lines(path))
+        self._held_out = {_digest(text) for text in texts if text}
+
+    def __call__(self, pair: TextPair) -> str | None:
+        """Reason ``held_out``."""
+        sides = normalized(pair.source), normalized(pair.target)
+        return "held_out" if any(_digest(side) in self._held_out for side in sides if side) else None
+
+
+class _Simplify(dict[int, str]):
+    """For ``str.translate``: punctuation, symbols and invisible characters vanish, blanks become spaces."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        major = "Z" if character.isspace() else unicodedata.category(character)[0]
+        self[code] = {"Z": " ", "P": "", "S": "", "C": ""}.get(major, character)
+        return self[code]
+
+
+_SIMPLIFY = _Simplify()
+
+
+def normalized(text: str) -> str:
+    """Compatibility characters unified, case folded, punctuation and invisible characters removed, single spaces."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(unicodedata.normalize("NFKC", folded).translate(_SIMPLIFY).split())
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

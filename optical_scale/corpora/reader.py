@@ -1,0 +1,138 @@
+"""What every corpus format shares: the protocol, lines that end where Moses tools end them, tags and keys."""
+
+import bz2
+import contextlib
+import gzip
+import io
+import lzma
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from optical_scale.errors import CorpusError
+from optical_scale.records import Record
+
+_BUFFER_BYTES = 1 << 20
+_GZIP, _XZ, _BZIP2 = b"\x1f\x8b", b"\xfd7zXZ\x00", re.compile(rb"BZh[1-9]1AY&SY")
+_BOM, _UTF16_BOMS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
+_TAG = re.compile(r"[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?(-[a-z0-9]{5,8})*")
+
+
+class CorpusReader(Protocol):
+    """A corpus on disk. Iterating streams its records in file order and may be repeated."""
+
+    @property
+    def name(self) -> str:
+        """Name of the corpus, first part of every key."""
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """BCP-47 tags of the texts beside English."""
+
+    def count(self) -> int:
+        """Number of records that iterating yields; checks that the files exist and fit together.
+
+        Raises:
+            CorpusError: a file is missing, empty or misaligned.
+        """
+
+    def __iter__(self) -> Iterator[Record]:
+        """Stream the records.
+
+        Raises:
+            CorpusError: as :meth:`count`, or content is malformed; the message names file and line.
+        """
+
+
+def check_language(tag: str) -> str:
+    """Return ``tag`` if it is a BCP-47 tag in its usual spelling, such as ``sw``, ``pt-BR`` or ``zh-Hans``.
+
+    Raises:
+        CorpusError: with the usual spelling if there is one; a second spelling would split one language in two.
+    """
+    if _TAG.fullmatch(tag):
+        return tag
+    first, *rest = tag.replace("_", "-").split("-")
+    usual = "-".join([first.lower(), *(_usual_case(part) for part in rest)])
+    advice = f"write `{usual}`" if _TAG.fullmatch(usual) else "expected for example `sw`, `pt-BR` or `zh-Hans`"
+    raise CorpusError(f"language: `{tag}` is not a BCP-47 tag in its usual spelling; {advice}")
+
+
+def _usual_case(subtag: str) -> str:
+    """Case of a subtag after the first: Script, REGION, variant."""
+    return {4: subtag.title(), 2: subtag.upper()}.get(len(subtag), subtag.lower())
+
+
+def sanitize_key(text: str) -> str:
+    """Lower-case ``text`` and replace all but ``[0-9a-z_-]`` by ``_``: webdataset splits keys at dots and slashes."""
+    return re.sub(r"[^0-9a-z_-]", "_", text.lower())
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    r"""Decode a UTF-8 text file, plain or compressed by gzip, bzip2 or xz, line by line.
+
+    Only ``\n`` ends a line. U+2028, U+0085, VT and FF stay inside it: ``str.splitlines`` would cut there and move every
+    following line against the other side of the corpus. A byte order mark and a trailing ``\r`` are removed.
+
+    Raises:
+        CorpusError: the file cannot be read, is damaged, or is not UTF-8; the message is ``path:line: …``.
+    """
+    with _open(path) as file, _damage_explained(path):
+        for number, raw in enumerate(file, start=1):
+            if number == 1:
+                raw = raw.removeprefix(_BOM)
+            try:
+                yield raw.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
+            except UnicodeDecodeError as error:
+                utf16 = number == 1 and raw.startswith(_UTF16_BOMS)
+                raise CorpusError(
+                    f"{path}:{number}: byte 0x{raw[error.start]:02x} at position {error.start + 1} is not UTF-8"
+                    f"{' (the file looks like UTF-16)' if utf16 else ''}; "
+                    f"convert the file, for example with `iconv -f {'UTF-16' if utf16 else 'LATIN1'} -t UTF-8`"
+                ) from None
+
+
+def count_lines(path: Path) -> int:
+    r"""Number of lines that :func:`read_lines` yields: ``\n`` bytes, plus one if the last line has none.
+
+    Raises:
+        CorpusError: the file cannot be read or is damaged.
+    """
+    lines, last = 0, b"\n"
+    with _open(path) as file, _damage_explained(path):
+        while piece := file.read(_BUFFER_BYTES):
+            lines += piece.count(b"\n")
+            last = piece[-1:]
+    return lines + (last != b"\n")
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[io.BufferedIOBase]:
+    """Open for reading bytes; compression is recognised by content, because names lie."""
+    try:
+        plain = path.open("rb")
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be read ({error.strerror}); check the path in the configuration") from None
+    with plain, contextlib.ExitStack() as stack:
+        start = plain.peek(16)
+        if start.startswith(_GZIP):
+            unpacked: gzip.GzipFile | lzma.LZMAFile | bz2.BZ2File = stack.enter_context(gzip.GzipFile(fileobj=plain))
+        elif start.startswith(_XZ):
+            unpacked = stack.enter_context(lzma.LZMAFile(plain))
+        elif _BZIP2.match(start):
+            unpacked = stack.enter_context(bz2.BZ2File(plain))
+        else:
+            yield plain
+            return
+        yield io.BufferedReader(unpacked, _BUFFER_BYTES)  # several times faster over lines than the classes themselves
+
+
+@contextlib.contextmanager
+def _damage_explained(path: Path) -> Iterator[None]:
+    """Turn the many exceptions of damaged compressed files into one message."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise CorpusError(f"{path}: damaged or cut short ({error}); fetch the file again") from None

@@ -1,0 +1,147 @@
+"""DeepSpeed's one compiled op that a CPU run would load: shared-memory communication.
+
+DeepSpeed 0.19 compiles it (25 to 90 s, once per machine) when a process joins a group on CPUs, and fails there without
+a C++ compiler. Only its tensor-parallel inference layers call the op. Training exchanges through gloo, and was measured
+to give the same losses at the same speed without it, so a machine without a compiler trains as well.
+"""
+
+import logging
+import os
+import shutil
+import subprocess
+import sysconfig
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from optical_scale.errors import EngineError
+
+logger = logging.getLogger(__name__)
+
+_OP = "deepspeed_shm_comm"
+INSTALL_HINT = "install it with `apt-get install g++`, or `conda install gxx_linux-64` without root"
+
+
+class OpState(NamedTuple):
+    """The op's cache: its folder, whether a built library is in it, and the lock that a build holds."""
+
+    folder: Path
+    built: bool
+    locked: bool
+
+
+def compiler() -> str | None:
+    """Path of the C++ compiler that torch's extension builder will call, None if there is none."""
+    words = os.environ.get("CXX", "c++").split() or ["c++"]
+    return shutil.which(words[0])
+
+
+def ninja() -> str | None:
+    """Path of ninja, None if there is none.
+
+    The one installed beside Python goes last on PATH when no other is there: a virtual environment that was not
+    activated has it, but torch calls `ninja` by name. It never goes first, because another
+    version of ninja than the one that built the cache may discard its log and compile everything again.
+    """
+    found = shutil.which("ninja")
+    scripts = sysconfig.get_path("scripts")
+    if found is None and (found := shutil.which("ninja", path=scripts)):
+        os.environ["PATH"] = os.pathsep.join(filter(None, [os.environ.get("PATH"), scripts]))
+    return found
+
+
+def missing_tools() -> list[str]:
+    """What building the op lacks, each with its next step; empty if nothing."""
+    missing = []
+    if compiler() is None:
+        named = os.environ.get("CXX")
+        found = f"the compiler {named!r} that CXX names" if named else "a C++ compiler (c++)"
+        missing.append(f"{found} is not on PATH: {INSTALL_HINT}")
+    if ninja() is None:
+        missing.append("ninja is not on PATH: install it with `pip install ninja`")
+    return missing
+
+
+def op_state() -> OpState:
+    """Where the op is cached and whether it is built.
+
+    Raises:
+        EngineError: the cache folder cannot be created.
+    """
+    from torch.utils.cpp_extension import _get_build_directory
+
+    try:
+        folder = Path(_get_build_directory(_OP, False))
+    except OSError as error:
+        raise EngineError(
+            f"the cache of compiled ops cannot be created: {error}; set TORCH_EXTENSIONS_DIR to a writable folder"
+        ) from error
+    return OpState(folder, (folder / f"{_OP}.so").is_file(), (folder / "lock").exists())
+
+
+def choose_accelerator() -> None:
+    """Tell DeepSpeed to use the CPU where there is no GPU; left to itself it finds out the same with a warning."""
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def prebuild_ops() -> Path:
+    """Compile the op into the cache, or find it there, and load it once.
+
+    Returns:
+        The cache folder.
+
+    Raises:
+        EngineError: a tool is missing, or compilation or loading fails.
+    """
+    if missing := missing_tools():
+        raise EngineError(f"DeepSpeed's communication op cannot be built; {'; '.join(missing)}")
+    state = op_state()
+    if state.locked:
+        logger.info("waiting for the build that holds %s (delete that file if none is running)", state.folder / "lock")
+    elif not state.built:
+        logger.info("compiling DeepSpeed's communication op into %s (25 to 90 s, only once)", state.folder)
+    choose_accelerator()
+    from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
+
+    started = time.perf_counter()
+    try:
+        ShareMemCommBuilder().load(verbose=False)
+    except (RuntimeError, ImportError, OSError, subprocess.SubprocessError) as error:
+        raise EngineError(
+            f"DeepSpeed's communication op in {state.folder} does not build or load: {_last_line(error)}; "
+            "delete that folder to build afresh, and check that Python's headers are installed (python3-dev)"
+        ) from error
+    if not state.built:
+        logger.info("compiled in %.0f s", time.perf_counter() - started)
+    return state.folder
+
+
+def require_communication_op() -> bool:
+    """Make DeepSpeed start on CPUs: with the op where it can be built, else over gloo alone.
+
+    Call before ``deepspeed.init_distributed``, in every process.
+
+    Returns:
+        True if the op is loaded, False if this process does without it.
+    """
+    try:
+        prebuild_ops()
+        return True
+    except EngineError as error:
+        if os.environ.get("RANK", "0") == "0":
+            logger.warning("%s. Training goes on over gloo alone, at the same speed", error)
+    choose_accelerator()
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__[_OP] = False
+    return False
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next(
+        (line for line in lines if "error:" in line or "not found" in line), lines[-1] if lines else repr(error)
+    )

@@ -1,0 +1,149 @@
+"""The trained encoder under DeepSpeed: owns loss scaling, the optimizer and the ZeRO shards."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from optical_scale.backbones.encoder import model_inputs, token_states
+from optical_scale.batch import PatchBatch, TokenBatch, TokenStates
+from optical_scale.errors import CheckpointError, EngineError
+
+TAG = "student"
+
+
+class Update(NamedTuple):
+    """What one optimizer update reports: gradient norm before clipping, learning rate used."""
+
+    gradient_norm: float
+    learning_rate: float
+
+
+class StudentEngine:
+    """Encode, accumulate gradients, update, save.
+
+    Args:
+        module: an encoder with equal weights on all ranks; this object takes it over.
+        deepspeed_config: derived configuration without optimizer and scheduler.
+        device: of this rank.
+        learning_rate: peak value.
+        factor: multiplies the peak at update number 0, 1, ….
+        weight_decay: decoupled, on matrices only.
+        betas: of AdamW.
+        activation_checkpointing: recompute activations in backward.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        deepspeed_config: dict[str, Any],
+        device: torch.device,
+        *,
+        learning_rate: float,
+        factor: Callable[[int], float],
+        weight_decay: float,
+        betas: tuple[float, float],
+        activation_checkpointing: bool = False,
+    ) -> None:
+        import deepspeed
+
+        if activation_checkpointing:
+            module.backbone.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[union-attr, operator]
+        optimizer = torch.optim.AdamW(_decay_groups(module, weight_decay), lr=learning_rate, betas=betas)
+        self.module = module
+        self.device = device
+        self._engine, _, _, self._schedule = deepspeed.initialize(
+            model=module,
+            optimizer=optimizer,
+            lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, factor),
+            config=deepspeed_config,
+        )
+        self._world_size: int = self._engine.world_size
+        # XLM-R counts positions by the padding id, so padding must carry it.
+        self._pad_id: int = getattr(module.backbone.config, "pad_token_id", None) or 0  # type: ignore[union-attr]
+
+    def encode(self, batch: TokenBatch | PatchBatch) -> TokenStates:
+        """Token states of a batch; every rank must call this equally often."""
+        batch = batch.to(self.device)
+        return token_states(self._engine(**model_inputs(batch)), batch)
+
+    def encode_both(self, source: TokenBatch, target: TokenBatch) -> tuple[TokenStates, TokenStates]:
+        """Both sides of a pair in one forward pass, so that ZeRO-3 gathers each parameter once."""
+        length = max(source.ids_BT.shape[1], target.ids_BT.shape[1])
+        both = TokenBatch(
+            torch.cat([_pad(source.ids_BT, length, self._pad_id), _pad(target.ids_BT, length, self._pad_id)]),
+            torch.cat([_pad(source.attention_BT, length), _pad(target.attention_BT, length)]),
+            torch.cat([_pad(source.mask_BT, length), _pad(target.mask_BT, length)]),
+        )
+        states = self.encode(both)
+        rows = len(source)
+        first, second = (
+            TokenStates(states.x_BTD[part], states.mask_BT[part], states.attention_BT[part])
+            for part in (slice(0, rows), slice(rows, None))
+        )
+        return first, second
+
+    def train(self, training: bool = True) -> None:
+        """Switch dropout on or off."""
+        self._engine.train(training)
+
+    def backward(self, loss_sum: Tensor, global_weight: float) -> None:
+        """Accumulate the gradient of ``loss_sum`` / ``global_weight``, the latter over all ranks and micro-batches.
+
+        DeepSpeed averages gradients over ranks, so the world size is multiplied back; its own division by the
+        accumulation steps is switched off.
+        """
+        self._engine.backward(loss_sum * (self._world_size / global_weight), scale_wrt_gas=False)
+
+    def finish_micro_batch(self) -> Update | None:
+        """Close a micro-batch; at the accumulation boundary update the weights and report it."""
+        boundary = self._engine.is_gradient_accumulation_boundary()
+        learning_rate = float(self._schedule.get_last_lr()[0])
+        if not boundary:
+            self._engine.step()
+            return None
+        # Stage 0 in fp32 has no DeepSpeed optimizer around it and reports no norm; its gradients are whole and averaged.
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.tensor(torch.nan)
+        self._engine.step()
+        reported = self._engine.get_global_grad_norm()
+        return Update(float(norm if reported is None else reported), learning_rate)
+
+    def resident_parameters(self) -> int:
+        """Parameter elements that this rank keeps between steps."""
+        return sum(p.ds_tensor.numel() if hasattr(p, "ds_tensor") else p.numel() for p in self.module.parameters())
+
+    def save(self, folder: Path) -> None:
+        """Write this rank's share of weights and optimizer below ``folder``; all ranks enter together."""
+        if not self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False):
+            raise EngineError(f"DeepSpeed could not write a checkpoint to {folder}; see its messages above")
+
+    def load(self, folder: Path) -> None:
+        """Restore what :meth:`save` wrote, on the same number of ranks and ZeRO stage.
+
+        Raises:
+            CheckpointError: DeepSpeed finds no checkpoint there.
+        """
+        path, _ = self._engine.load_checkpoint(str(folder), tag=TAG)
+        if path is None:
+            raise CheckpointError(f"{folder} holds no DeepSpeed checkpoint named {TAG!r}")
+
+    def close(self) -> None:
+        """Release hooks and buffers."""
+        self._engine.destroy()
+
+
+def _decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; biases and normalisation weights do not."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _pad(tensor_BT: Tensor, length: int, value: int = 0) -> Tensor:
+    return functional.pad(tensor_BT, (0, length - tensor_BT.shape[1]), value=value)

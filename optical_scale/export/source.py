@@ -1,0 +1,62 @@
+"""The checkpoint an export reads: chosen, complete and undamaged."""
+
+import json
+from pathlib import Path
+
+from optical_scale.backbones.encoder import CONTRACT_FILE
+from optical_scale.errors import CheckpointError
+from optical_scale.runtime.files import sha256
+from optical_scale.runtime.log import progress
+
+_NEEDED = ("assets/config.json", f"assets/{CONTRACT_FILE}", "reference.safetensors", "train_state.json", "config.yaml")
+
+
+def choose_checkpoint(path: Path) -> Path:
+    """The step folder that ``path`` is, or the newest complete one of the run that ``path`` is.
+
+    Raises:
+        CheckpointError: no such folder, no checkpoint in it, or only unfinished ones.
+    """
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is not a folder; expected a run folder or a step folder below its checkpoints/")
+    if (path / "files.json").is_file() or path.name.startswith("step_"):
+        steps = [path]
+    else:
+        steps = sorted([*path.glob("checkpoints/step_*"), *path.glob("step_*")])
+    complete = [step for step in steps if (step / "COMPLETE").is_file()]
+    if complete:
+        return complete[-1]
+    if steps:
+        names = ", ".join(step.name for step in steps)
+        raise CheckpointError(
+            f"{path}: {names} has no COMPLETE file, so saving was interrupted; export another checkpoint, or continue "
+            "the run with the same train command"
+        )
+    raise CheckpointError(
+        f"{path} holds no checkpoint; expected checkpoints/step_000100/ or so, as `optical-scale train` writes them"
+    )
+
+
+def check_files(checkpoint: Path) -> None:
+    """Compare every file with the sizes and hashes recorded when the checkpoint was sealed.
+
+    Raises:
+        CheckpointError: a file is missing, shorter, longer or changed; all of them are named.
+    """
+    try:
+        recorded = json.loads((checkpoint / "files.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint}/files.json cannot be read: {error}; use another checkpoint") from error
+    problems = [f"{name} is not recorded" for name in _NEEDED if name not in recorded]
+    for name, facts in progress(recorded.items(), "checking", total=len(recorded), unit="file"):
+        path = checkpoint / name
+        if not path.is_file():
+            problems.append(f"{name} is missing")
+        elif path.stat().st_size != facts["bytes"]:
+            problems.append(f"{name} has {path.stat().st_size:,} bytes, was written with {facts['bytes']:,}")
+        elif sha256(path) != facts["sha256"]:
+            problems.append(f"{name} has changed since it was written")
+    if problems:
+        raise CheckpointError(
+            f"{checkpoint} is damaged: {'; '.join(problems)}; copy it again from where it is whole, or use another one"
+        )

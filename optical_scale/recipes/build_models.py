@@ -1,0 +1,107 @@
+"""Backbone configurations become encoders with their input preparation."""
+
+from pathlib import Path
+from typing import assert_never
+
+from optical_scale.backbones.encoder import Encoder, EncoderContract, build_backbone, load_backbone, load_head
+from optical_scale.backbones.surgery import keep_layers, match_vocabulary
+from optical_scale.backbones.tokenizers import TextTokenizer
+from optical_scale.backbones.vision import ImageTransform
+from optical_scale.config.backbones import Backbone, TextBackbone, VisionBackbone
+from optical_scale.errors import ConfigError
+
+
+def text_tokenizer(config: TextBackbone) -> TextTokenizer:
+    """The tokenizer that belongs to a text backbone."""
+    folder = config.tokenizer or config.pretrained
+    assert folder is not None, "the schema demands one of both"
+    return TextTokenizer.load(folder, config.max_tokens, config.prefix)
+
+
+def text_encoder(config: TextBackbone, tokenizer: TextTokenizer) -> Encoder:
+    """A text encoder, from scratch or from a folder.
+
+    Raises:
+        ConfigError: the folder was written with another prefix or a shorter limit than the configuration asks for.
+    """
+    if config.architecture is not None:
+        pad = tokenizer.tokenizer.pad_token_id
+        backbone = build_backbone(
+            {"max_position_embeddings": config.max_tokens + pad + 1, **config.architecture},
+            vocab_size=len(tokenizer.tokenizer),
+            pad_token_id=pad,
+            bos_token_id=tokenizer.tokenizer.bos_token_id,
+            eos_token_id=tokenizer.tokenizer.eos_token_id,
+        )
+        return _with_head(backbone, config.head)
+    assert config.pretrained is not None
+    backbone = load_backbone(config.pretrained)
+    if config.layers is not None:
+        keep_layers(backbone, config.layers)
+    if config.vocabulary == "match":
+        old = TextTokenizer.load(config.pretrained, config.max_tokens)
+        match_vocabulary(backbone, old.tokenizer, tokenizer.tokenizer)
+    if config.layers is None and config.vocabulary == "keep":
+        return _finished(config.pretrained, config, backbone)
+    return _with_head(backbone, config.head)
+
+
+def vision_encoder(config: VisionBackbone) -> tuple[Encoder, ImageTransform]:
+    """A vision encoder and the preparation of its images."""
+    if config.architecture is not None:
+        encoder = _with_head(build_backbone(config.architecture), config.head)
+    else:
+        assert config.pretrained is not None
+        encoder = _finished(config.pretrained, config, load_backbone(config.pretrained))
+    return encoder, ImageTransform(int(encoder.backbone.config.image_size))  # type: ignore[union-attr, arg-type]
+
+
+def student_encoder(
+    config: Backbone, tokenizer: TextTokenizer | None
+) -> tuple[Encoder, TextTokenizer | ImageTransform]:
+    """The trained side, text or vision."""
+    match config:
+        case TextBackbone():
+            prepared = tokenizer or text_tokenizer(config)
+            return text_encoder(config, prepared), prepared
+        case VisionBackbone():
+            return vision_encoder(config)
+        case _:
+            assert_never(config)
+
+
+def contract_of(encoder: Encoder, prepare: TextTokenizer | ImageTransform) -> EncoderContract:
+    """What an exported folder must remember about the use of its weights."""
+    if isinstance(prepare, TextTokenizer):
+        return EncoderContract("text", prepare.max_tokens, prepare.prefix, encoder.head_contract())
+    return EncoderContract("vision", head=encoder.head_contract())
+
+
+def _with_head(backbone: object, head: int | None) -> Encoder:
+    width = int(backbone.config.hidden_size)  # type: ignore[attr-defined]
+    return Encoder(backbone, width, head)  # type: ignore[arg-type]
+
+
+def _finished(folder: Path, config: TextBackbone | VisionBackbone, backbone: object) -> Encoder:
+    """An encoder from a complete folder: the head, if any, is the one that was trained with it."""
+    contract = EncoderContract.read(folder)
+    if contract is None:
+        return _with_head(backbone, config.head)
+    _check_contract(folder, config, contract)
+    encoder = _with_head(backbone, contract.head["out"] if contract.head else None)
+    if contract.head:
+        load_head(encoder, folder)
+    return encoder
+
+
+def _check_contract(folder: Path, config: TextBackbone | VisionBackbone, contract: EncoderContract) -> None:
+    if contract.kind != config.kind:
+        raise ConfigError(f"backbone.pretrained: {folder} holds a {contract.kind} encoder; expected kind {config.kind}")
+    if isinstance(config, TextBackbone) and config.prefix != contract.prefix:
+        raise ConfigError(
+            f"backbone.prefix: {folder} was trained with prefix {contract.prefix!r}, found {config.prefix!r}; set it so"
+        )
+    if config.head is not None and (contract.head or {}).get("out") != config.head:
+        raise ConfigError(
+            f"backbone.head: {folder} was trained with head {contract.head}, found {config.head}; leave it out"
+        )

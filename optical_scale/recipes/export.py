@@ -1,0 +1,71 @@
+"""A checkpoint becomes a verified model folder with its card."""
+
+import json
+from pathlib import Path
+from typing import assert_never
+
+from optical_scale.config.export import ExportConfig
+from optical_scale.config.loading import load
+from optical_scale.config.objectives import Contrastive, Mixture, Objective, OptimalTransport, PooledMSE
+from optical_scale.config.run import TrainConfig
+from optical_scale.export.hf import ExportReport, export_huggingface
+from optical_scale.export.model_card import CardFacts
+from optical_scale.export.source import choose_checkpoint
+from optical_scale.training.state import TrainState
+
+
+def export(config: ExportConfig) -> ExportReport:
+    """Choose the checkpoint, write the folder, verify it, describe it.
+
+    Raises:
+        CheckpointError: no complete, undamaged checkpoint.
+        ExportError: the target exists, or the reloaded model differs from the trained one.
+    """
+    checkpoint = choose_checkpoint(config.checkpoint)
+    run = load(TrainConfig, checkpoint / "config.yaml")
+    return export_huggingface(
+        checkpoint,
+        config.output,
+        dtype=config.dtype,
+        max_shard_bytes=config.max_shard_bytes,
+        trained_in=run.student.engine.precision,
+        card=_card(config, run, checkpoint),
+    )
+
+
+def _card(config: ExportConfig, run: TrainConfig, checkpoint: Path) -> CardFacts:
+    state = TrainState.from_json(json.loads((checkpoint / "train_state.json").read_text(encoding="utf-8")))
+    last = max((result["step"] for result in state.results), default=0)
+    teacher = run.teacher.backbone if run.teacher else None
+    return CardFacts(
+        name=config.output.name,
+        license=config.license,
+        languages=[*state.pairs, *([] if run.teacher else ["en"])],
+        pairs=state.pairs,
+        steps=state.step,
+        teacher=None
+        if teacher is None
+        else teacher.pretrained.name
+        if teacher.pretrained
+        else "a teacher from scratch",
+        objective=_describe(run.objective),
+        results=[result for result in state.results if result["step"] == last],
+    )
+
+
+def _describe(objective: Objective) -> str:
+    match objective:
+        case OptimalTransport():
+            return (
+                "<P, C> with C the cosine distance of teacher and student tokens and P the entropic transport plan "
+                f"(epsilon {objective.epsilon:g}, {objective.iterations} iterations; arXiv 2301.12566)"
+            )
+        case PooledMSE():
+            return "squared distance between mean-pooled embeddings of teacher and student"
+        case Contrastive():
+            late = f", and {objective.late_interaction:g} times on MaxSim" if objective.late_interaction else ""
+            return f"InfoNCE on mean-pooled embeddings (temperature {objective.temperature:g}){late}"
+        case Mixture():
+            return "; ".join(f"{part.weight:g} x ({_describe(part.objective)})" for part in objective.parts)
+        case _:
+            assert_never(objective)

@@ -1,0 +1,123 @@
+"""One record <-> the bytes of its tar members. Bytes depend on the record alone: no clock, no user, no machine."""
+
+import json
+import re
+import tarfile
+from typing import Any
+
+from optical_scale.errors import ShardError
+from optical_scale.records import Box, Caption, CaptionedImage, Phrase, Record, TextPair
+
+KEY = re.compile(r"[0-9a-z_-]{1,90}")
+"""What a key may be: a dot would cut it for webdataset; USTAR names end at 100 bytes."""
+
+_LANGUAGE = re.compile(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
+_BLOCK = tarfile.BLOCKSIZE
+
+
+def encode(record: Record) -> bytes:
+    """Tar members of one sample: ``{key}.json``, before it ``{key}.jpg`` or ``{key}.png`` for an image.
+
+    Raises:
+        ShardError: the key or the language is unsafe, the image extension unknown, or the text has no UTF-8 form.
+    """
+    if not KEY.fullmatch(record.key):
+        raise ShardError(
+            f"key {record.key!r} of corpus {record.corpus!r} is unsafe in a shard; expected 1 to 90 characters out of "
+            "[0-9a-z_-] (a dot or a slash would make webdataset merge samples)"
+        )
+    if isinstance(record, TextPair):
+        if not _LANGUAGE.fullmatch(record.language):  # it becomes part of a file name
+            raise ShardError(f"{record.key}: {record.language!r} is no BCP-47 tag; expected for example sw or pt-BR")
+        fields: dict[str, Any] = {"language": record.language, "source": record.source, "target": record.target}
+        members = []
+    else:
+        if record.extension not in ("jpg", "png"):
+            raise ShardError(f"{record.key}: image extension {record.extension!r}; expected jpg or png")
+        fields = _image_fields(record)
+        members = [_member(f"{record.key}.{record.extension}", record.image)]
+    text = json.dumps(fields | {"corpus": record.corpus}, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    try:
+        members.append(_member(f"{record.key}.json", text.encode("utf-8")))
+    except UnicodeEncodeError as error:
+        raise ShardError(f"{record.key}: the text has no UTF-8 form ({error}); repair it in the corpus") from None
+    return b"".join(members)
+
+
+def _image_fields(record: CaptionedImage) -> dict[str, Any]:
+    return {
+        "width": record.width,
+        "height": record.height,
+        "captions": [
+            {
+                "language": caption.language,
+                "text": caption.text,
+                "phrases": [
+                    {"entity": phrase.entity, "kind": phrase.kind, "start": phrase.start, "end": phrase.end}
+                    for phrase in caption.phrases
+                ],
+            }
+            for caption in record.captions
+        ],
+        "regions": {
+            entity: [[box.left, box.top, box.right, box.bottom] for box in boxes]
+            for entity, boxes in record.regions.items()
+        },
+    }
+
+
+def _member(name: str, content: bytes) -> bytes:
+    """Header, content and padding; TarInfo's defaults are time 0, owner 0 and mode 644."""
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    header = info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
+    return b"".join((header, content, bytes(-len(content) % _BLOCK)))
+
+
+def decode(data: bytes) -> Record:
+    """Inverse of :func:`encode`.
+
+    Raises:
+        ValueError: the bytes are not one sample of ours (the caller knows shard and sample and says so).
+    """
+    members: dict[str, bytes] = {}
+    keys: set[str] = set()
+    position = 0
+    while position < len(data):
+        try:
+            info = tarfile.TarInfo.frombuf(data[position : position + _BLOCK], "ascii", "strict")
+        except tarfile.HeaderError as error:
+            raise ValueError(f"bad tar header: {error}") from None
+        key, _, extension = info.name.partition(".")
+        content = data[position + _BLOCK : position + _BLOCK + info.size]
+        if len(content) != info.size:
+            raise ValueError(f"{info.name} is cut short")
+        keys.add(key)
+        members[extension] = content
+        position += _BLOCK + info.size + -info.size % _BLOCK
+    if len(keys) != 1 or "json" not in members:
+        raise ValueError(f"members {sorted(members)} of keys {sorted(keys)} are not one sample")
+    return _to_record(keys.pop(), members)
+
+
+def _to_record(key: str, members: dict[str, bytes]) -> Record:
+    fields = json.loads(members.pop("json"))
+    try:
+        if not members:
+            return TextPair(key, fields["language"], fields["source"], fields["target"], fields["corpus"])
+        [(extension, image)] = members.items()
+        return CaptionedImage(
+            key=key,
+            image=image,
+            extension=extension,
+            width=fields["width"],
+            height=fields["height"],
+            captions=tuple(
+                Caption(item["language"], item["text"], tuple(Phrase(**phrase) for phrase in item["phrases"]))
+                for item in fields["captions"]
+            ),
+            regions={entity: tuple(Box(*corners) for corners in boxes) for entity, boxes in fields["regions"].items()},
+            corpus=fields["corpus"],
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"fields of {key}.json do not fit: {error!r}") from None

@@ -1,0 +1,52 @@
+"""Where each sample of a shard lies: ``{shard}.index``, 16 bytes per sample after a 16-byte mark.
+
+An entry is offset (uint64), size (uint32) and CRC-32 (uint32) of the sample's tar members, little-endian. One small
+read finds sample i without scanning the tar and without holding the index in memory, and the checksum exposes damage
+at the moment of reading, long after the shard's SHA-256 was last compared.
+"""
+
+import struct
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+MARK = b"optical-index-1\n"
+_ENTRY = struct.Struct("<QII")
+ENTRY_BYTES = _ENTRY.size
+
+
+class IndexEntry(NamedTuple):
+    """Place of one sample in its tar, in bytes, and the CRC-32 of these bytes."""
+
+    offset: int
+    size: int
+    checksum: int
+
+    @classmethod
+    def of(cls, offset: int, sample: bytes) -> "IndexEntry":
+        """Entry of the bytes of ``sample`` at ``offset``."""
+        return cls(offset, len(sample), zlib.crc32(sample))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "IndexEntry":
+        """Entry from its 16 bytes."""
+        return cls(*_ENTRY.unpack(data))
+
+    def pack(self) -> bytes:
+        """The 16 bytes of the entry."""
+        return _ENTRY.pack(*self)
+
+
+def index_path(shard: Path) -> Path:
+    """Name of the index beside a shard."""
+    return shard.with_name(f"{shard.name}.index")
+
+
+def index_bytes(samples: int) -> int:
+    """Size of the index of a shard with so many samples."""
+    return len(MARK) + ENTRY_BYTES * samples
+
+
+def entry_position(sample: int) -> int:
+    """Where the entry of sample i starts in the index."""
+    return len(MARK) + ENTRY_BYTES * sample

@@ -1,0 +1,96 @@
+"""From samples to tensors: which side is read by whom, and which caption of an image is used."""
+
+from collections.abc import Callable, Sequence
+
+from optical_scale.batch import PairBatch, PatchBatch, TokenBatch
+from optical_scale.errors import StreamError
+from optical_scale.records import Caption, CaptionedImage, Record, TextPair
+
+Tokenize = Callable[[Sequence[str]], TokenBatch]
+TransformImages = Callable[[Sequence[bytes]], PatchBatch]
+
+
+class PairCollator:
+    """Turns records of one kind into a :class:`PairBatch`.
+
+    A :class:`TextPair` gives its English side to ``tokenize_source`` and its other side to ``tokenize_target``. A
+    :class:`CaptionedImage` gives one caption to ``tokenize_source`` and its encoded image to ``transform_images``; in
+    epoch e the caption is number e modulo the number of captions in ``caption_language``, so that over the epochs all
+    captions are used equally often and a resumed run uses the same ones.
+
+    Args:
+        tokenize_source: text for the teacher.
+        tokenize_target: text for the student; needed for text pairs.
+        transform_images: JPEG or PNG bytes to pixels; needed for captioned images.
+        caption_language: which captions describe an image to the teacher; ``en`` also accepts ``en-GB``.
+
+    Raises:
+        StreamError: neither ``tokenize_target`` nor ``transform_images`` was given.
+    """
+
+    def __init__(
+        self,
+        tokenize_source: Tokenize,
+        *,
+        tokenize_target: Tokenize | None = None,
+        transform_images: TransformImages | None = None,
+        caption_language: str = "en",
+    ) -> None:
+        if tokenize_target is None and transform_images is None:
+            raise StreamError("a collator needs tokenize_target (text pairs) or transform_images (captioned images)")
+        self.tokenize_source = tokenize_source
+        self.tokenize_target = tokenize_target
+        self.transform_images = transform_images
+        self.caption_language = caption_language
+
+    def __call__(self, records: Sequence[Record], epochs: Sequence[int] | None = None) -> PairBatch:
+        """Collate ``records``; ``epochs`` holds the epoch each was drawn in, all 0 when absent.
+
+        Raises:
+            StreamError: no records, both kinds in one batch, a kind this collator has no target for, or an image
+                without a caption in the wanted language.
+        """
+        if not records:
+            raise StreamError("cannot collate an empty list of records")
+        pairs = [record for record in records if isinstance(record, TextPair)]
+        images = [record for record in records if isinstance(record, CaptionedImage)]
+        if pairs and images:
+            raise StreamError(
+                f"text pair {pairs[0].key!r} ({pairs[0].corpus}) and image {images[0].key!r} ({images[0].corpus}) met "
+                "in one batch; train on text and on images in separate runs or streams"
+            )
+        if pairs:
+            return self._text(pairs)
+        return self._images(images, [0] * len(images) if epochs is None else epochs)
+
+    def _text(self, pairs: Sequence[TextPair]) -> PairBatch:
+        if self.tokenize_target is None:
+            raise StreamError(f"{pairs[0].key!r} is a text pair, but this run reads images; use a corpus of images")
+        source = self.tokenize_source([pair.source for pair in pairs])
+        target = self.tokenize_target([pair.target for pair in pairs])
+        assert len(source) == len(target) == len(pairs)
+        return PairBatch(source, target, tuple(p.language for p in pairs), tuple(p.key for p in pairs))
+
+    def _images(self, images: Sequence[CaptionedImage], epochs: Sequence[int]) -> PairBatch:
+        if self.transform_images is None:
+            raise StreamError(f"{images[0].key!r} is an image, but this run reads text pairs; use a text corpus")
+        captions = [self.caption(image, epoch) for image, epoch in zip(images, epochs, strict=True)]
+        source = self.tokenize_source([caption.text for caption in captions])
+        target = self.transform_images([image.image for image in images])
+        assert len(source) == len(target) == len(images)
+        return PairBatch(source, target, tuple(c.language for c in captions), tuple(i.key for i in images))
+
+    def caption(self, image: CaptionedImage, epoch: int) -> Caption:
+        """The caption that stands for ``image`` in ``epoch``.
+
+        Raises:
+            StreamError: the image has no caption in ``caption_language``.
+        """
+        wanted = self.caption_language
+        captions = [c for c in image.captions if c.language == wanted or c.language.startswith(wanted + "-")]
+        if not captions:
+            found = ", ".join(sorted({caption.language for caption in image.captions})) or "none"
+            raise StreamError(
+                f"image {image.key!r} ({image.corpus}) has no caption in {wanted!r}; its captions are in: {found}"
+            )
+        return captions[epoch % len(captions)]

@@ -1,0 +1,98 @@
+"""The order in which one source gives its samples.
+
+A source of n samples is drawn again and again. Draw k belongs to epoch k // n and is position k % n of that epoch.
+An epoch is built in two moves:
+
+1. the source's shards are shuffled and laid end to end, which gives every position a sample;
+2. the positions are cut into windows of 8,192 and shuffled inside each window.
+
+Both moves only rearrange, so an epoch gives every sample exactly once; the next epoch uses new random numbers. Reading
+stays local, because at any time only the few shards under the current window are in use.
+
+"Shuffled" always means: sorted by random numbers from the counter-based generator Philox (Salmon et al., "Parallel
+Random Numbers: As Easy as 1, 2, 3", SC 2011), seeded with the purpose. The raw output of a NumPy bit generator is
+guaranteed never to change, unlike ``Generator.permutation``, and the sort is stable, so the order is the same on every
+machine and with every version.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optical_scale.runtime.seeding import derive_seed
+
+WINDOW = 8192
+"""Positions shuffled together: large enough to separate neighbours, small enough to stay in the page cache."""
+
+Value = TypeVar("Value")
+
+
+def shuffled(n: int, seed: int) -> NDArray[np.int64]:
+    """The numbers 0 … n-1 in the random order given by ``seed``, shape (n,)."""
+    keys = np.random.Philox(key=seed).random_raw(n)
+    return np.argsort(keys, kind="stable").astype(np.int64, copy=False)
+
+
+class Recent(Generic[Value]):
+    """Remembers the latest few values of a pure function; forgetting one costs time and changes nothing."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._values: dict[Hashable, Value] = {}
+
+    def get(self, key: Hashable, compute: Callable[[], Value]) -> Value:
+        """The value for ``key``, computed if it is not remembered."""
+        if key not in self._values:
+            while len(self._values) >= self._limit:
+                del self._values[next(iter(self._values))]
+            self._values[key] = compute()
+        return self._values[key]
+
+
+class SampleOrder:
+    """The order of one source: ``sample_at(k)`` is the index of its k-th draw.
+
+    Work per draw is one window lookup and one binary search over the shards. Kept in memory: two epochs of shard order
+    (24 bytes a shard) and 16 windows (16 KiB each); computing an epoch costs one sort of the shards, a window one sort
+    of 8,192 numbers.
+
+    Args:
+        name: the source's name; sources with other names have unrelated orders.
+        shard_sizes: samples in each shard, in index order.
+        seed: the run's data seed.
+    """
+
+    def __init__(self, name: str, shard_sizes: Sequence[int], seed: int) -> None:
+        self.name = name
+        self.seed = seed
+        self._sizes = np.asarray(shard_sizes, dtype=np.int64)
+        self._starts = np.cumsum(self._sizes) - self._sizes
+        self.pairs = int(self._sizes.sum())
+        assert self.pairs > 0, f"source {name!r} is empty"
+        self._epochs: Recent[tuple[NDArray[np.int64], NDArray[np.int64]]] = Recent(2)
+        self._windows: Recent[NDArray[np.uint16]] = Recent(16)
+
+    def epoch_of(self, k: int) -> int:
+        """How many times the whole source was given before draw ``k``."""
+        return k // self.pairs
+
+    def sample_at(self, k: int) -> int:
+        """Index of draw ``k`` ≥ 0."""
+        epoch, position = divmod(k, self.pairs)
+        window, offset = divmod(position, WINDOW)
+        inside = self._windows.get((epoch, window), lambda: self._window(epoch, window))
+        position = window * WINDOW + int(inside[offset])
+        ends, shifts = self._epochs.get(epoch, lambda: self._epoch(epoch))
+        return position + int(shifts[np.searchsorted(ends, position, side="right")])
+
+    def _window(self, epoch: int, window: int) -> NDArray[np.uint16]:
+        length = min(WINDOW, self.pairs - window * WINDOW)
+        return shuffled(length, derive_seed(self.seed, "window", self.name, epoch, window)).astype(np.uint16)
+
+    def _epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For the shards in this epoch's order: the position after each one, and sample index minus position."""
+        order = shuffled(len(self._sizes), derive_seed(self.seed, "shards", self.name, epoch))
+        ends = np.cumsum(self._sizes[order])
+        return ends, self._starts[order] - (ends - self._sizes[order])

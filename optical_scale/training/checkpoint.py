@@ -1,0 +1,141 @@
+"""Checkpoints that are whole or invisible.
+
+``checkpoints/step_000100/`` holds ``student/`` (DeepSpeed's shards), ``assets/`` (Hugging Face configuration,
+tokenizer, contract), ``train_state.json``, ``stream.json``, ``config.yaml``, ``random_00000.pt`` per rank,
+``reference.safetensors`` (embeddings of fixed inputs by the engine itself), ``files.json`` (sizes and hashes) and,
+written last, ``COMPLETE``.
+"""
+
+import logging
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from optical_scale.errors import CheckpointError
+from optical_scale.runtime.collectives import barrier, broadcast_object
+from optical_scale.runtime.files import sha256, sync_folder, write_atomic, write_json
+from optical_scale.runtime.world import World
+
+logger = logging.getLogger(__name__)
+
+COMPLETE = "COMPLETE"
+
+
+class CheckpointStore:
+    """The checkpoints of one run folder.
+
+    Args:
+        folder: ``<run>/checkpoints``.
+        world: this process among all; rank 0 decides and tidies.
+        keep: newest checkpoints kept; step 0 is kept besides.
+    """
+
+    def __init__(self, folder: Path, world: World, keep: int) -> None:
+        self.folder = folder
+        self.world = world
+        self.keep = keep
+
+    def save(self, step: int, write_shards: Callable[[Path], None], write_rest: Callable[[Path], None]) -> Path:
+        """Write a checkpoint; all ranks enter together.
+
+        Args:
+            step: optimizer updates done.
+            write_shards: called on every rank with the folder to write into.
+            write_rest: called on rank 0 only, after all shards are there.
+        """
+        target = self.folder / f"step_{step:06d}"
+        temporary = self.folder / f".step_{step:06d}.tmp"
+        if self.world.is_main:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        barrier()
+        write_shards(temporary)
+        torch.save(_random_state(), temporary / f"random_{self.world.rank:05d}.pt")
+        barrier()
+        if self.world.is_main:
+            write_rest(temporary)
+            self._seal(temporary, target)
+            self._retire()
+        barrier()
+        return target
+
+    def _seal(self, temporary: Path, target: Path) -> None:
+        files = sorted(path for path in temporary.rglob("*") if path.is_file())
+        for path in files:
+            with path.open("rb") as file:
+                _flush(file.fileno())
+        hashes = {
+            str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files
+        }
+        write_json(temporary / "files.json", hashes)
+        write_atomic(temporary / COMPLETE, "")
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.replace(target)
+        sync_folder(self.folder)
+
+    def _retire(self) -> None:
+        complete = [path for path in complete_checkpoints(self.folder) if path.name != "step_000000"]
+        for path in complete[: -self.keep]:
+            (path / COMPLETE).unlink()
+            shutil.rmtree(path)
+
+    def latest(self) -> Path | None:
+        """The newest complete checkpoint, chosen by rank 0 for all."""
+        found: Path | None = None
+        if self.world.is_main:
+            complete = complete_checkpoints(self.folder)
+            found = complete[-1] if complete else None
+        chosen: Path | None = broadcast_object(found)
+        return chosen
+
+    def restore_random_state(self, checkpoint: Path) -> None:
+        """Continue every generator of this rank where it stood.
+
+        Raises:
+            CheckpointError: this rank wrote no state, because the run had fewer ranks.
+        """
+        path = checkpoint / f"random_{self.world.rank:05d}.pt"
+        ranks = len(list(checkpoint.glob("random_*.pt")))
+        if ranks != self.world.size:
+            raise CheckpointError(
+                f"{checkpoint} was written by {ranks} processes, this run has {self.world.size}; start it with {ranks}"
+            )
+        _set_random_state(torch.load(path, weights_only=False))
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints below ``folder``, oldest first; others are named in a warning and ignored."""
+    found = []
+    for path in sorted(folder.glob("step_*")):
+        if (path / COMPLETE).exists():
+            found.append(path)
+        else:
+            logger.warning("ignoring %s: it has no %s file, so it was not finished", path, COMPLETE)
+    return found
+
+
+def _flush(descriptor: int) -> None:
+    import os
+
+    os.fsync(descriptor)
+
+
+def _random_state() -> dict[str, object]:
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _set_random_state(state: dict[str, object]) -> None:
+    random.setstate(state["python"])  # type: ignore[arg-type]
+    np.random.set_state(state["numpy"])  # type: ignore[arg-type]
+    torch.set_rng_state(state["torch"])  # type: ignore[arg-type]
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])  # type: ignore[arg-type]

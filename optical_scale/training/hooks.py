@@ -1,0 +1,55 @@
+"""Observers of a run. They read and record; what changes training is an argument of the trainer."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from optical_scale.runtime.log import MetricsFile
+from optical_scale.training.state import TrainState
+
+logger = logging.getLogger(__name__)
+
+
+class Hook(Protocol):
+    """Called on the main rank only."""
+
+    def stepped(self, state: TrainState, values: Mapping[str, float]) -> None:
+        """A logged step: loss, metrics, gradient norm, learning rate, pairs per second."""
+
+    def evaluated(self, state: TrainState, results: list[dict[str, Any]]) -> None:
+        """An evaluation has finished."""
+
+
+class Console:
+    """One line per logged step and per evaluation."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def stepped(self, state: TrainState, values: Mapping[str, float]) -> None:
+        """Print the values in a fixed order."""
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        logger.info("step %d/%d  %s", state.step, self.steps, shown)
+
+    def evaluated(self, state: TrainState, results: list[dict[str, Any]]) -> None:
+        """Print the mean reciprocal rank or recall of every result."""
+        for result in results:
+            metrics = "  ".join(f"{name} {value:.3f}" for name, value in result["metrics"].items())
+            where = f"{result['evaluation']} {result['language']} {result['mode']}"
+            logger.info("evaluation after step %d  %-28s %s", state.step, where, metrics)
+
+
+class Metrics:
+    """JSON lines for programs."""
+
+    def __init__(self, file: MetricsFile) -> None:
+        self.file = file
+
+    def stepped(self, state: TrainState, values: Mapping[str, float]) -> None:
+        """Append a ``step`` event."""
+        self.file.write("step", {"step": state.step, **values})
+
+    def evaluated(self, state: TrainState, results: list[dict[str, Any]]) -> None:
+        """Append an ``evaluation`` event per result."""
+        for result in results:
+            self.file.write("evaluation", {"step": state.step, **result})

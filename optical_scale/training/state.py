@@ -1,0 +1,69 @@
+"""What a run knows about itself beside weights: a few numbers, readable as JSON."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from optical_scale.errors import CheckpointError
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TrainState:
+    """Progress after ``step`` optimizer updates.
+
+    Attributes:
+        step: optimizer updates done.
+        pairs: pairs seen, by language.
+        results: evaluations so far, each ``{"step", "evaluation", "language", "mode", "metric": value, …}``.
+        losses: ``[step, loss]`` at every logged step.
+    """
+
+    step: int = 0
+    pairs: Mapping[str, int] = field(default_factory=dict)
+    results: tuple[Mapping[str, Any], ...] = ()
+    losses: tuple[tuple[int, float], ...] = ()
+
+    def after_step(self, languages: Mapping[str, int]) -> "TrainState":
+        """The state one update later, having seen these pairs."""
+        pairs = dict(self.pairs)
+        for language, count in languages.items():
+            pairs[language] = pairs.get(language, 0) + count
+        return replace(self, step=self.step + 1, pairs=pairs)
+
+    def with_loss(self, loss: float) -> "TrainState":
+        """Remember the loss of the present step for the learning curve."""
+        return replace(self, losses=(*self.losses, (self.step, loss)))
+
+    def with_results(self, results: list[dict[str, Any]]) -> "TrainState":
+        """Remember an evaluation."""
+        return replace(self, results=(*self.results, *results))
+
+    def to_json(self) -> dict[str, Any]:
+        """A versioned plain dictionary."""
+        return {
+            "version": _VERSION,
+            "step": self.step,
+            "pairs": dict(self.pairs),
+            "results": [dict(result) for result in self.results],
+            "losses": [list(point) for point in self.losses],
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "TrainState":
+        """Inverse of :meth:`to_json`.
+
+        Raises:
+            CheckpointError: written by a version this code does not know.
+        """
+        if values.get("version") != _VERSION:
+            raise CheckpointError(
+                f"train_state.json: found version {values.get('version')}; this release reads {_VERSION}"
+            )
+        return cls(
+            step=values["step"],
+            pairs=values["pairs"],
+            results=tuple(values["results"]),
+            losses=tuple((step, loss) for step, loss in values["losses"]),
+        )

@@ -1,0 +1,79 @@
+"""One optimizer step: micro-batches, one global weight, one update."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from optical_scale.batch import PairBatch, TokenBatch, TokenStates
+from optical_scale.engine.student import StudentEngine, Update
+from optical_scale.engine.teacher import TeacherEngine
+from optical_scale.errors import EngineError
+from optical_scale.losses.objective import LossOutput, Objective
+from optical_scale.runtime.collectives import sum_over_ranks
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step reports, averaged over the pairs of all ranks: loss, metrics; and the update."""
+
+    values: dict[str, float]
+    update: Update
+
+
+class TrainStep:
+    """Teacher and student encode, the objective compares, the student learns.
+
+    Without a teacher the student encodes both sides; that is how a teacher is made.
+    """
+
+    def __init__(self, teacher: TeacherEngine | None, student: StudentEngine, objective: Objective) -> None:
+        self.teacher = teacher
+        self.student = student
+        self.objective = objective
+
+    def __call__(self, micro_batches: Sequence[PairBatch]) -> StepResult:
+        """Run one step; every rank enters with equally many micro-batches.
+
+        Raises:
+            EngineError: the loss is not finite on some rank; raised on all ranks before the weights change.
+        """
+        weight = self._global_weight(micro_batches)
+        totals: Counter[str] = Counter()
+        update = None
+        for number, batch in enumerate(micro_batches):
+            teacher, student = self._encode(batch)
+            output = self.objective(teacher, student)
+            self.student.backward(output.sum, weight)
+            totals.update(_scalars(output))
+            if number == len(micro_batches) - 1:
+                values = self._average(totals, weight)
+                if not math.isfinite(values["loss"]):
+                    raise EngineError(
+                        f"the loss is {values['loss']} (this rank's last micro-batch: {batch.keys[0]!r}, …); "
+                        "the weights were not updated. Lower the learning rate, or use bf16 instead of fp16"
+                    )
+            update = self.student.finish_micro_batch()
+        assert update is not None, "the engine's accumulation differs from the stream's"
+        return StepResult(values, update)
+
+    def _encode(self, batch: PairBatch) -> tuple[TokenStates, TokenStates]:
+        if self.teacher is not None:
+            return self.teacher.encode(batch.source), self.student.encode(batch.target)
+        assert isinstance(batch.target, TokenBatch)
+        return self.student.encode_both(batch.source, batch.target)
+
+    def _global_weight(self, micro_batches: Sequence[PairBatch]) -> float:
+        pairs = sum(len(batch) for batch in micro_batches)
+        return float(sum_over_ranks(torch.tensor(float(pairs), device=self.student.device)).item())
+
+    def _average(self, totals: Counter[str], weight: float) -> dict[str, float]:
+        names = list(totals)
+        values = torch.tensor([float(totals[name]) for name in names], device=self.student.device)
+        return dict(zip(names, (sum_over_ranks(values) / weight).tolist(), strict=True))
+
+
+def _scalars(output: LossOutput) -> dict[str, float]:
+    return {"loss": output.sum.item(), **{name: value.item() for name, value in output.metrics.items()}}

@@ -1,0 +1,200 @@
+"""Costs between two sets of token vectors, evaluated tile by tile.
+
+Every cost here is bilinear in prepared features, ``C_ij = constant + row_i + column_j - scale * <p_i, q_j>``, so a tile
+is one matrix product and the gradient of ``<P, C>`` needs nothing but ``P q``. The full N x M matrix exists only when
+asked for.
+"""
+
+from typing import Literal, assert_never
+
+import torch
+from torch import Tensor
+
+CostName = Literal["cosine", "sqeuclidean", "dot"]
+Side = Literal["x", "y"]
+
+
+def working_dtype(x: Tensor) -> torch.dtype:
+    """float64 for float64 inputs, float32 for everything else: half precision is only ever a storage format here."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+class Geometry:
+    """Two prepared token sets and the cost between them.
+
+    Attributes:
+        p_BND: features of the first side, zero outside its mask.
+        q_BMD: features of the second side, zero outside its mask.
+        row_BN: additive cost of each row, or None.
+        column_BM: additive cost of each column, or None.
+        constant: added to every entry.
+        scale: factor of the inner product.
+    """
+
+    constant: float = 0.0
+    scale: float = 1.0
+
+    def __init__(self, p_BND: Tensor, q_BMD: Tensor, row_BN: Tensor | None, column_BM: Tensor | None) -> None:
+        self.p_BND, self.q_BMD, self.row_BN, self.column_BM = p_BND, q_BMD, row_BN, column_BM
+
+    def cost(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """Costs of rows ``start`` to ``stop`` against every column, (B, stop - start, M); a new tensor."""
+        rows = slice(start, stop)
+        cost_BRM = torch.matmul(self.p_BND[:, rows], self.q_BMD.transpose(1, 2)) * -self.scale
+        if self.row_BN is not None:
+            cost_BRM = cost_BRM + self.row_BN[:, rows, None]
+        if self.column_BM is not None:
+            cost_BRM = cost_BRM + self.column_BM[:, None, :]
+        return cost_BRM + self.constant if self.constant else cost_BRM
+
+    def pairs(self, part: slice) -> "Geometry":
+        """The cost of some pairs of the batch, as views; for backends that iterate on parts of it."""
+        one = Geometry(
+            self.p_BND[part],
+            self.q_BMD[part],
+            None if self.row_BN is None else self.row_BN[part],
+            None if self.column_BM is None else self.column_BM[part],
+        )
+        one.constant, one.scale = self.constant, self.scale
+        return one
+
+    def cost_range(self) -> Tensor:
+        """An upper bound of max(C) - min(C) of each pair, (B,)."""
+        raise NotImplementedError
+
+    def inner(self, product: Tensor, side: Side) -> Tensor:
+        """``<p_i, (P q)_i>`` (B, N) for side "x", ``<q_j, (P^T p)_j>`` (B, M) for side "y"."""
+        return ((self.p_BND if side == "x" else self.q_BMD) * product).sum(-1)
+
+    def total_cost(self, inner: Tensor, mass_BN: Tensor, mass_BM: Tensor) -> Tensor:
+        """``<P, C>`` of each pair, (B,).
+
+        Args:
+            inner: what :meth:`inner` returned, for either side.
+            mass_BN: row sums of P.
+            mass_BM: column sums of P.
+        """
+        total_B = -self.scale * inner.sum(1)
+        if self.row_BN is not None:
+            total_B = total_B + (self.row_BN * mass_BN).sum(1)
+        if self.column_BM is not None:
+            total_B = total_B + (self.column_BM * mass_BM).sum(1)
+        return total_B + self.constant * mass_BN.sum(1) if self.constant else total_B
+
+    def pull_back(self, product: Tensor, inner: Tensor, mass: Tensor, side: Side) -> Tensor:
+        """Gradient of ``<P, C>`` with P constant, with respect to the raw vectors of one side.
+
+        Args:
+            product: ``P q`` (B, N, D) for side "x", ``P^T p`` (B, M, D) for side "y"; overwritten with the result.
+            inner: what :meth:`inner` returned for this product.
+            mass: the sums of P over the other side, (B, N) or (B, M).
+            side: whose vectors.
+
+        Returns:
+            A tensor shaped like that side's vectors.
+        """
+        raise NotImplementedError
+
+
+class CosineGeometry(Geometry):
+    """``C_ij = 1 - <x_i, y_j> / (|x_i| |y_j|)``, in [0, 2]. A zero vector has cost 1 to everything and no gradient."""
+
+    constant = 1.0
+
+    def __init__(self, x_BND: Tensor, y_BMD: Tensor) -> None:
+        p_BND, self._inverse_norm_BN1 = _unit(x_BND)
+        same = y_BMD is x_BND
+        q_BMD, self._inverse_norm_BM1 = (p_BND, self._inverse_norm_BN1) if same else _unit(y_BMD)
+        super().__init__(p_BND, q_BMD, None, None)
+
+    def cost_range(self) -> Tensor:
+        """Two, by definition of the cosine."""
+        return self.p_BND.new_full((self.p_BND.shape[0],), 2.0)
+
+    def pull_back(self, product: Tensor, inner: Tensor, mass: Tensor, side: Side) -> Tensor:
+        """See the base class: minus the part of the product orthogonal to the unit vector, over the norm."""
+        unit, inverse_norm = (
+            (self.p_BND, self._inverse_norm_BN1) if side == "x" else (self.q_BMD, self._inverse_norm_BM1)
+        )
+        return product.addcmul_(unit, inner.unsqueeze(-1), value=-1.0).mul_(-inverse_norm)
+
+
+class DotGeometry(Geometry):
+    """``C_ij = -<x_i, y_j>``: unbounded below, so lengths matter."""
+
+    def cost_range(self) -> Tensor:
+        """Twice the product of the longest vectors."""
+        return 2.0 * _longest(self.p_BND) * _longest(self.q_BMD)
+
+    def pull_back(self, product: Tensor, inner: Tensor, mass: Tensor, side: Side) -> Tensor:
+        """See the base class: minus the product."""
+        return product.neg_()
+
+
+class SquaredEuclideanGeometry(Geometry):
+    """``C_ij = |x_i - y_j|^2``, without a factor one half."""
+
+    scale = 2.0
+
+    def cost_range(self) -> Tensor:
+        """The squared sum of the longest vectors."""
+        return (_longest(self.p_BND) + _longest(self.q_BMD)).square()
+
+    def pull_back(self, product: Tensor, inner: Tensor, mass: Tensor, side: Side) -> Tensor:
+        """See the base class: ``2 (mass_i x_i - (P y)_i)``."""
+        vectors = self.p_BND if side == "x" else self.q_BMD
+        return product.addcmul_(mass.unsqueeze(-1), vectors, value=-1.0).mul_(-2.0)
+
+
+def build_geometry(
+    cost: CostName, x_BND: Tensor, y_BMD: Tensor, mask_x_BN: Tensor | None, mask_y_BM: Tensor | None
+) -> Geometry:
+    """Prepare the cost between two token sets in the working dtype.
+
+    Args:
+        cost: which cost.
+        x_BND: vectors of the first side, any floating dtype.
+        y_BMD: vectors of the second side.
+        mask_x_BN: bool, True for tokens that exist; whatever lies outside, NaN included, is never read.
+        mask_y_BM: the same for the second side.
+
+    Returns:
+        The geometry; differentiable in x and y where autograd records.
+    """
+    same = y_BMD is x_BND and mask_y_BM is mask_x_BN
+    x_BND = _prepare(x_BND, mask_x_BN)
+    y_BMD = x_BND if same else _prepare(y_BMD, mask_y_BM)
+    match cost:
+        case "cosine":
+            return CosineGeometry(x_BND, y_BMD)
+        case "dot":
+            return DotGeometry(x_BND, y_BMD, None, None)
+        case "sqeuclidean":
+            return SquaredEuclideanGeometry(x_BND, y_BMD, x_BND.square().sum(-1), y_BMD.square().sum(-1))
+        case _:
+            assert_never(cost)
+
+
+def _prepare(x_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
+    x_BTD = x_BTD.to(working_dtype(x_BTD))
+    # A fill, not a product: zero times the NaN that padding may hold is NaN.
+    return x_BTD if mask_BT is None else x_BTD.masked_fill(~mask_BT.unsqueeze(-1), 0.0)
+
+
+def _unit(x_BTD: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit vectors and inverse norms. Dividing by the largest entry first keeps 1e-30 and 1e+30 in float32's range."""
+    values_BTD = x_BTD.detach()
+    # Two reductions: on CPUs the infinity norm, or both extremes at once, take over ten times as long.
+    largest_BT1 = torch.maximum(values_BTD.amax(-1, keepdim=True), -values_BTD.amin(-1, keepdim=True))
+    is_zero_BT1 = largest_BT1 == 0
+    scaled_BTD = x_BTD / largest_BT1.masked_fill(is_zero_BT1, 1.0)
+    norm_BT1 = torch.linalg.vector_norm(scaled_BTD, dim=-1, keepdim=True).masked_fill(is_zero_BT1, 1.0)
+    # Two reciprocals: the product of the two lengths may overflow where their inverses do not.
+    inverse_norm_BT1 = (norm_BT1.detach().reciprocal() * largest_BT1.reciprocal()).masked_fill(is_zero_BT1, 0.0)
+    unit_BTD = scaled_BTD / norm_BT1 if scaled_BTD.requires_grad else scaled_BTD.div_(norm_BT1)
+    return unit_BTD, inverse_norm_BT1
+
+
+def _longest(x_BTD: Tensor) -> Tensor:
+    length_BT: Tensor = torch.linalg.vector_norm(x_BTD, dim=-1)
+    return length_BT.amax(1)

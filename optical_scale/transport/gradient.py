@@ -1,0 +1,247 @@
+"""The differentiable transport cost ``<P, C>``.
+
+``gradient="envelope"`` holds the plan constant. By Danskin's theorem that is the gradient of the dual value at
+convergence; it needs no graph through the loop, and one product ``P q`` gives both the value and the gradient, so
+backward is a multiplication.
+``gradient="unrolled"`` differentiates every iteration: a different, sharper objective at many times the memory.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from optical_scale.errors import TransportError
+from optical_scale.transport.dense import DenseLog
+from optical_scale.transport.geometry import CostName
+from optical_scale.transport.output import Choice, summarise
+from optical_scale.transport.precision import full_precision
+from optical_scale.transport.problem import EpsilonMode, build_problem
+from optical_scale.transport.sinkhorn import Sinkhorn
+from optical_scale.transport.solve import BackendName, DomainName, Settings, Solved, run
+
+GradientName = Literal["envelope", "unrolled"]
+
+
+@dataclass(frozen=True, slots=True)
+class SinkhornCost:
+    """A differentiable cost with its diagnostics; only ``cost_B`` carries a gradient.
+
+    Attributes:
+        cost_B: ``<P, C>`` per pair, or its debiased combination.
+        dual_cost_B: the value whose exact gradient the envelope is, at convergence; debiased: the Sinkhorn divergence.
+        marginal_error_B: share of the mass that is misplaced; the worst of the three problems when debiased.
+        effective_matches_B: tokens of y that a token of x is spread over, geometric mean; of the plan between x and y.
+        iterations_B: full iterations used.
+        converged_B: bool, tolerance met, or marginal error at most 1e-2 when none was set.
+        epsilon_B: epsilon in units of the cost.
+        choice: backend, domain, and why; of the problem between x and y.
+    """
+
+    cost_B: Tensor
+    dual_cost_B: Tensor
+    marginal_error_B: Tensor
+    effective_matches_B: Tensor
+    iterations_B: Tensor
+    converged_B: Tensor
+    epsilon_B: Tensor
+    choice: Choice
+
+
+def sinkhorn_cost(
+    x_BND: Tensor,
+    y_BMD: Tensor,
+    mask_x_BN: Tensor | None = None,
+    mask_y_BM: Tensor | None = None,
+    *,
+    marginal_x: Tensor | None = None,
+    marginal_y: Tensor | None = None,
+    epsilon: float | Tensor = 0.02,
+    epsilon_mode: EpsilonMode = "absolute",
+    iterations: int = 20,
+    tolerance: float | None = None,
+    cost: CostName = "cosine",
+    rho: float | None = None,
+    backend: BackendName = "auto",
+    domain: DomainName = "auto",
+    check: bool = True,
+    gradient: GradientName = "envelope",
+    debias: bool = False,
+) -> SinkhornCost:
+    """Differentiable ``<P, C>`` of each pair, P the entropic plan (as in OPTICAL, arXiv 2301.12566).
+
+    Most arguments are those of :func:`~optical_scale.transport.solve.solve`. Marginals and epsilon get no gradient.
+
+    Args:
+        x_BND: (B, N, D); a gradient is computed only if it requires one.
+        y_BMD: (B, M, D), the same.
+        mask_x_BN: see ``solve``.
+        mask_y_BM: see ``solve``.
+        marginal_x: see ``solve``.
+        marginal_y: see ``solve``.
+        epsilon: see ``solve``.
+        epsilon_mode: see ``solve``; with ``debias`` the self-transports use the epsilon of the pair (x, y).
+        iterations: see ``solve``.
+        tolerance: see ``solve``; not with "unrolled".
+        cost: see ``solve``.
+        rho: see ``solve``; not with ``debias``.
+        backend: see ``solve``; "unrolled" is always dense.
+        domain: see ``solve``; "unrolled" is always log.
+        check: see ``solve``.
+        gradient: "envelope" holds P constant, "unrolled" differentiates the loop.
+        debias: subtract half of each self-transport, the terms of the Sinkhorn divergence (Feydy et al. 2019).
+
+    Returns:
+        Costs and diagnostics, float32 (float64 for float64 inputs).
+
+    Raises:
+        TransportError: as ``solve``, or a combination the chosen gradient cannot do.
+    """
+    settings = Settings(epsilon, epsilon_mode, iterations, tolerance, cost, rho, backend, domain, check)
+    _check_combination(settings, gradient, debias)
+    one = _envelope if gradient == "envelope" else _unrolled
+    with full_precision(x_BND.device):
+        cross = one(settings, x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
+        if not debias:
+            return cross
+        if isinstance(epsilon, Tensor) or epsilon_mode == "relative":
+            settings = replace(settings, epsilon=cross.epsilon_B, epsilon_mode="absolute")
+        self_x = one(settings, x_BND, x_BND, mask_x_BN, mask_x_BN, marginal_x, marginal_x)
+        self_y = one(settings, y_BMD, y_BMD, mask_y_BM, mask_y_BM, marginal_y, marginal_y)
+    return _debiased(cross, self_x, self_y)
+
+
+def _debiased(cross: SinkhornCost, self_x: SinkhornCost, self_y: SinkhornCost) -> SinkhornCost:
+    errors_KB = torch.stack([one.marginal_error_B for one in (cross, self_x, self_y)])
+    iterations_KB = torch.stack([one.iterations_B for one in (cross, self_x, self_y)])
+    return replace(
+        cross,
+        cost_B=cross.cost_B - 0.5 * (self_x.cost_B + self_y.cost_B),
+        dual_cost_B=cross.dual_cost_B - 0.5 * (self_x.dual_cost_B + self_y.dual_cost_B),
+        marginal_error_B=errors_KB.amax(0),
+        iterations_B=iterations_KB.amax(0),
+        converged_B=cross.converged_B & self_x.converged_B & self_y.converged_B,
+    )
+
+
+def _check_combination(settings: Settings, gradient: str, debias: bool) -> None:
+    if gradient not in ("envelope", "unrolled"):
+        raise TransportError(f"gradient is {gradient!r}; expected 'envelope' or 'unrolled'")
+    if debias and settings.rho is not None:
+        raise TransportError("debias and rho exclude each other: the unbalanced divergence has further mass terms")
+    if gradient == "unrolled":
+        for name, value, only in (("backend", settings.backend, "dense"), ("domain", settings.domain, "log")):
+            if value not in ("auto", only):
+                raise TransportError(f"{name}={value!r} cannot be differentiated through; 'unrolled' needs {only!r}")
+        if settings.tolerance is not None:
+            raise TransportError("gradient='unrolled' runs a fixed number of iterations; leave tolerance unset")
+
+
+def _envelope(settings: Settings, x_BND: Tensor, y_BMD: Tensor, *rest: Tensor | None) -> SinkhornCost:
+    mask_x_BN, mask_y_BM, marginal_x, marginal_y = rest
+    kept: list[Solved] = []
+
+    def solver(x: Tensor, y: Tensor) -> Solved:
+        solved = run(settings, x, y, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
+        kept.append(solved)
+        return solved
+
+    cost_B, dual_B, error_B, matches_B = _EnvelopeCost.apply(x_BND, y_BMD, solver)  # type: ignore[no-untyped-call]
+    solved = kept[0]
+    return SinkhornCost(
+        cost_B,
+        dual_B,
+        error_B,
+        matches_B,
+        solved.potentials.iterations_B,
+        solved.loop.converged(error_B),
+        solved.problem.epsilon,
+        solved.choice,
+    )
+
+
+class _EnvelopeCost(torch.autograd.Function):
+    """``<P, C>`` with P constant. Saves one finished gradient per side that needs one; no plan, no features."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, x_BND: Tensor, y_BMD: Tensor, solver: Callable[[Tensor, Tensor], Solved]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        solved = solver(x_BND, y_BMD)
+        problem, geometry = solved.problem, solved.problem.geometry
+        f_BN, g_BM, _ = solved.potentials
+        mass_BM = problem.column_mass(g_BM)
+        needs_x, needs_y = ctx.needs_input_grad[:2]  # type: ignore[attr-defined]
+        saved: list[Tensor | None] = [None, None]
+        if needs_y:
+            product, mass_BN = solved.operators.apply_plan(f_BN, g_BM, geometry.p_BND, 0)
+            inner = geometry.inner(product, "y")
+            cost_B = geometry.total_cost(inner, mass_BN, mass_BM)
+            saved[1] = _storable(geometry.pull_back(product, inner, mass_BM, "y"), y_BMD)
+        if needs_x or not needs_y:
+            product, mass_BN = solved.operators.apply_plan(f_BN, g_BM, geometry.q_BMD, 1)
+            inner = geometry.inner(product, "x")
+            cost_B = geometry.total_cost(inner, mass_BN, mass_BM)
+            saved[0] = _storable(geometry.pull_back(product, inner, mass_BN, "x"), x_BND) if needs_x else None
+        summary = summarise(problem, f_BN, g_BM, mass_BN, cost_B)
+        error_B = problem.marginal_error(f_BN, mass_BN)
+        diagnostics = (summary.dual_cost_B, error_B, summary.effective_matches_B)
+        ctx.save_for_backward(*saved)  # type: ignore[arg-type]
+        ctx.mark_non_differentiable(*diagnostics)
+        ctx.input_dtypes = (x_BND.dtype, y_BMD.dtype)  # type: ignore[attr-defined]
+        return cost_B, *diagnostics
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad_B: Tensor, *unused: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        scale_B11 = grad_B[:, None, None]
+        grads = [
+            None if gradient is None else (gradient * scale_B11).to(dtype)
+            for gradient, dtype in zip(ctx.saved_tensors, ctx.input_dtypes, strict=True)  # type: ignore[attr-defined]
+        ]
+        return grads[0], grads[1], None
+
+
+def _storable(gradient: Tensor, like: Tensor) -> Tensor:
+    """Kept in the input's dtype, except float16, where 1 / N underflows before the loss scale is applied."""
+    return gradient if like.dtype == torch.float16 else gradient.to(like.dtype)
+
+
+def _unrolled(settings: Settings, x_BND: Tensor, y_BMD: Tensor, *rest: Tensor | None) -> SinkhornCost:
+    mask_x_BN, mask_y_BM, marginal_x, marginal_y = rest
+    problem = build_problem(
+        x_BND,
+        y_BMD,
+        mask_x_BN,
+        mask_y_BM,
+        marginal_x,
+        marginal_y,
+        cost=settings.cost,
+        epsilon=settings.epsilon,
+        epsilon_mode=settings.epsilon_mode,
+        rho=settings.rho,
+        check=settings.check,
+    )
+    loop = Sinkhorn(settings.iterations)
+    operators = DenseLog(problem)
+    f_BN, g_BM, iterations_B = loop(operators)
+    product, mass_BN = operators.apply_plan(f_BN, g_BM, problem.geometry.q_BMD, 1)
+    # The product with q carries the gradient of P; the masses carry that of the additive terms.
+    inner_BN = problem.geometry.inner(product, "x")
+    cost_B = problem.geometry.total_cost(inner_BN, mass_BN, problem.column_mass(g_BM))
+    with torch.no_grad():
+        summary = summarise(problem, f_BN, g_BM, mass_BN, cost_B)
+        error_B = problem.marginal_error(f_BN, mass_BN)
+    return SinkhornCost(
+        cost_B,
+        summary.dual_cost_B,
+        error_B,
+        summary.effective_matches_B,
+        iterations_B,
+        loop.converged(error_B),
+        problem.epsilon,
+        Choice("dense", "log", "unrolled gradients are recorded through the dense log-domain loop"),
+    )

@@ -1,0 +1,227 @@
+"""A transport problem: a geometry, two sets of masses, and the strengths of the two penalties."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from optical_scale.errors import TransportError
+from optical_scale.transport.geometry import CostName, Geometry, build_geometry, working_dtype
+
+EpsilonMode = Literal["absolute", "relative"]
+
+# Relative epsilon never falls below the cost's range over this number: with less, single-precision scalings overflow,
+# and a pair with one token or identical tokens (standard deviation zero) would ask for epsilon zero.
+RANGE_OVER_EPSILON = 200.0
+
+
+@dataclass(frozen=True, slots=True)
+class TransportProblem:
+    """``min <P, C> + epsilon KL(P | a b^T)``, with P's marginals equal to (balanced) or pulled towards a and b.
+
+    Attributes:
+        geometry: where costs come from.
+        a_BN: masses of the rows, zero outside the mask.
+        b_BM: masses of the columns, zero outside the mask.
+        epsilon_B1: entropic strength of each pair in units of the cost, shaped to broadcast against potentials.
+        rho: strength of the KL penalty that replaces the marginal constraints; None means balanced.
+    """
+
+    geometry: Geometry
+    a_BN: Tensor
+    b_BM: Tensor
+    epsilon_B1: Tensor
+    rho: float | None
+
+    @property
+    def epsilon(self) -> Tensor:
+        """Epsilon of each pair, (B,)."""
+        return self.epsilon_B1.squeeze(1)
+
+    @property
+    def damping(self) -> Tensor | None:
+        """``rho / (rho + epsilon)``, the factor of every potential in the unbalanced problem; None when balanced."""
+        return None if self.rho is None else self.rho / (self.rho + self.epsilon_B1)
+
+    def pairs(self, part: slice) -> "TransportProblem":
+        """Some pairs of the batch, as views."""
+        return TransportProblem(
+            self.geometry.pairs(part), self.a_BN[part], self.b_BM[part], self.epsilon_B1[part], self.rho
+        )
+
+    def target_row_mass(self, f_BN: Tensor) -> Tensor:
+        """The row masses an optimal plan with potential f has: a, or ``a exp(-f / rho)`` when unbalanced."""
+        return self.a_BN if self.rho is None else self.a_BN * torch.exp(f_BN / -self.rho)
+
+    def column_mass(self, g_BM: Tensor) -> Tensor:
+        """The column masses of the plan right after g was updated: exact, without a pass over the plan."""
+        return self.b_BM if self.rho is None else self.b_BM * torch.exp(g_BM / -self.rho)
+
+    def marginal_error(self, f_BN: Tensor, mass_BN: Tensor) -> Tensor:
+        """L1 distance of the plan's row masses from their target, as a share of the total mass."""
+        return (mass_BN - self.target_row_mass(f_BN)).abs().sum(1) / self.a_BN.sum(1)
+
+
+def build_problem(
+    x_BND: Tensor,
+    y_BMD: Tensor,
+    mask_x_BN: Tensor | None,
+    mask_y_BM: Tensor | None,
+    marginal_x: Tensor | None,
+    marginal_y: Tensor | None,
+    *,
+    cost: CostName,
+    epsilon: float | Tensor,
+    epsilon_mode: EpsilonMode,
+    rho: float | None,
+    check: bool,
+) -> TransportProblem:
+    """Prepare and check a batch of transport problems.
+
+    Args:
+        x_BND: vectors of the first side.
+        y_BMD: vectors of the second side.
+        mask_x_BN: bool, tokens that exist; None means all.
+        mask_y_BM: the same for the second side.
+        marginal_x: (B, N) masses, counted inside the mask only; None means uniform over the mask with sum one.
+        marginal_y: (B, M), the same.
+        cost: name of the cost.
+        epsilon: a number, or one per pair (B,).
+        epsilon_mode: "absolute", or "relative" to the standard deviation of each pair's costs over existing tokens.
+        rho: KL strength of the unbalanced problem, None for balanced.
+        check: look at the values too, which waits for the device once.
+
+    Returns:
+        The problem.
+
+    Raises:
+        TransportError: shapes disagree, epsilon or rho is not positive; with ``check`` also an empty sequence, a
+            non-finite vector, a negative mass, no mass, or unequal masses of a balanced problem.
+    """
+    _check_shapes(x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
+    if rho is not None and not rho > 0:
+        raise TransportError(f"rho is {rho}; the unbalanced problem needs rho > 0, or None for a balanced one")
+    if not isinstance(epsilon, Tensor) and not 0 < epsilon < float("inf"):
+        raise TransportError(f"epsilon is {epsilon}; expected a finite number above 0, in units of the cost")
+    geometry = build_geometry(cost, x_BND, y_BMD, mask_x_BN, mask_y_BM)
+    a_BN = _masses(x_BND, mask_x_BN, marginal_x)
+    b_BM = _masses(y_BMD, mask_y_BM, marginal_y)
+    epsilon_B = torch.as_tensor(epsilon, dtype=a_BN.dtype, device=a_BN.device).detach().expand(len(a_BN))
+    if check:
+        _check_values(geometry, a_BN, b_BM, epsilon_B, balanced=rho is None)
+    if epsilon_mode == "relative":
+        spread_B = cost_std(geometry, mask_x_BN, mask_y_BM)
+        epsilon_B = torch.maximum(epsilon_B * spread_B, geometry.cost_range() / RANGE_OVER_EPSILON)
+        # Vectors that are all zero leave dot and squared costs without any scale; any positive number is then right.
+        epsilon_B = torch.where(epsilon_B > 0, epsilon_B, torch.ones_like(epsilon_B)).detach()
+    return TransportProblem(geometry, a_BN, b_BM, epsilon_B.unsqueeze(1), rho)
+
+
+@torch.no_grad()
+def cost_std(geometry: Geometry, mask_x_BN: Tensor | None, mask_y_BM: Tensor | None) -> Tensor:
+    """Standard deviation of each pair's costs over existing tokens, (B,), computed in row panels.
+
+    Args:
+        geometry: the cost.
+        mask_x_BN: rows that exist, None for all.
+        mask_y_BM: columns that exist, None for all.
+
+    Returns:
+        Standard deviations in the units of the cost; zero where a pair has one entry.
+    """
+    p_BND, q_BMD = geometry.p_BND, geometry.q_BMD
+    x_BN = p_BND.new_ones(p_BND.shape[:2]) if mask_x_BN is None else mask_x_BN.to(p_BND)
+    y_BM = q_BMD.new_ones(q_BMD.shape[:2]) if mask_y_BM is None else mask_y_BM.to(q_BMD)
+    count_B = x_BN.sum(1) * y_BM.sum(1)
+    panel = max(1, (1 << 22) // (q_BMD.shape[0] * q_BMD.shape[1]))
+    first_B, second_B = torch.zeros_like(count_B), torch.zeros_like(count_B)
+    # Around any entry instead of zero, so that squares of nearly equal costs do not cancel.
+    centre_B11 = geometry.cost(0, 1).mean((1, 2), keepdim=True)
+    for start in range(0, p_BND.shape[1], panel):
+        cost_BRM = geometry.cost(start, start + panel).sub_(centre_B11)
+        rows_BR = x_BN[:, start : start + panel]
+        weighted_BRM = cost_BRM * y_BM[:, None, :]
+        first_B += (weighted_BRM.sum(2) * rows_BR).sum(1)
+        second_B += (weighted_BRM.mul_(cost_BRM).sum(2) * rows_BR).sum(1)
+    mean_B = first_B / count_B
+    return (second_B / count_B - mean_B.square()).clamp_min(0).sqrt()
+
+
+def _masses(x_BTD: Tensor, mask_BT: Tensor | None, marginal_BT: Tensor | None) -> Tensor:
+    dtype = working_dtype(x_BTD)
+    if marginal_BT is not None:
+        mass_BT = marginal_BT.detach().to(device=x_BTD.device, dtype=dtype)
+        return mass_BT if mask_BT is None else mass_BT.masked_fill(~mask_BT, 0.0)
+    if mask_BT is None:
+        return x_BTD.new_full(x_BTD.shape[:2], 1.0 / max(1, x_BTD.shape[1]), dtype=dtype)
+    mass_BT = mask_BT.to(dtype)
+    return mass_BT / mass_BT.sum(1, keepdim=True).clamp_min(1.0)
+
+
+def _check_shapes(
+    x_BND: Tensor,
+    y_BMD: Tensor,
+    mask_x_BN: Tensor | None,
+    mask_y_BM: Tensor | None,
+    marginal_x: Tensor | None,
+    marginal_y: Tensor | None,
+) -> None:
+    for name, x in (("x", x_BND), ("y", y_BMD)):
+        if x.ndim != 3 or not x.is_floating_point():
+            raise TransportError(f"{name} is {x.dtype} {tuple(x.shape)}; expected floating (pairs, tokens, width)")
+        if x.shape[1] == 0 or x.shape[2] == 0:
+            raise TransportError(f"{name} has shape {tuple(x.shape)}: an empty sequence has no transport plan; drop it")
+    if x_BND.shape[0] != y_BMD.shape[0] or x_BND.shape[2] != y_BMD.shape[2]:
+        raise TransportError(
+            f"x {tuple(x_BND.shape)} and y {tuple(y_BMD.shape)} must agree in pairs (first) and width (last); "
+            "project one side if the encoders differ in width"
+        )
+    if x_BND.device != y_BMD.device:
+        raise TransportError(f"x is on {x_BND.device}, y on {y_BMD.device}; move them to one device")
+    for name, extra, x in (
+        ("mask_x_BN", mask_x_BN, x_BND),
+        ("mask_y_BM", mask_y_BM, y_BMD),
+        ("marginal_x", marginal_x, x_BND),
+        ("marginal_y", marginal_y, y_BMD),
+    ):
+        if extra is None:
+            continue
+        if extra.shape != x.shape[:2]:
+            raise TransportError(f"{name} has shape {tuple(extra.shape)}; expected {tuple(x.shape[:2])}")
+        if name.startswith("mask") and extra.dtype != torch.bool:
+            raise TransportError(f"{name} is {extra.dtype}; expected bool, True for tokens that exist")
+
+
+@torch.no_grad()
+def _check_values(geometry: Geometry, a_BN: Tensor, b_BM: Tensor, epsilon_B: Tensor, *, balanced: bool) -> None:
+    """Compute every check on the device, wait once, then say which pair is wrong."""
+    a_total_B, b_total_B = a_BN.sum(1), b_BM.sum(1)
+    unequal_B = (a_total_B - b_total_B).abs() > 1e-4 * torch.maximum(a_total_B, b_total_B)
+    findings = {
+        "x holds NaN or infinity: look at the encoder's output or loss scale": _not_finite(geometry.p_BND),
+        "y holds NaN or infinity: look at the encoder's output or loss scale": _not_finite(geometry.q_BMD),
+        "a mass of x is negative or not finite": ~((a_BN >= 0) & (a_BN < float("inf"))).all(1),
+        "a mass of y is negative or not finite": ~((b_BM >= 0) & (b_BM < float("inf"))).all(1),
+        "x has no tokens inside its mask, or no mass; drop such pairs": a_total_B == 0,
+        "y has no tokens inside its mask, or no mass; drop such pairs": b_total_B == 0,
+        "epsilon is not a finite number above 0": ~((epsilon_B > 0) & (epsilon_B < float("inf"))),
+    }
+    if balanced:
+        findings["the masses of x and y differ; scale them to one sum or pass rho for an unbalanced problem"] = (
+            unequal_B
+        )
+    flags_KB = torch.stack(list(findings.values()))
+    if not bool(flags_KB.any()):
+        return
+    # Reported in the order above: a NaN would otherwise be announced as whatever it spoils further down.
+    for what, flag_B in zip(findings, flags_KB.tolist(), strict=True):
+        if any(flag_B):
+            pairs = [pair for pair, wrong in enumerate(flag_B) if wrong]
+            listed = ", ".join(map(str, pairs[:8])) + (", ..." if len(pairs) > 8 else "")
+            raise TransportError(f"{what} (pair {listed} of {len(flag_B)})")
+
+
+def _not_finite(features_BTD: Tensor) -> Tensor:
+    # NaN and infinity survive a sum, and finite float32 features that overflow it are of no use to a float32 solver.
+    return ~torch.isfinite(features_BTD.sum((1, 2)))

@@ -1,0 +1,63 @@
+"""The one Sinkhorn loop: how many iterations, when to stop, and which pairs are done."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from optical_scale.transport.operators import Operators
+
+# Share of the total mass that may be misplaced before a fixed-iteration solve is reported as not converged.
+REPORTED_TOLERANCE = 1e-2
+
+
+class Potentials(NamedTuple):
+    """Where the loop stopped: f and g in units of the cost, and the full iterations used by each pair (int64)."""
+
+    f_BN: Tensor
+    g_BM: Tensor
+    iterations_B: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Sinkhorn:
+    """Settings of the loop (Cuturi 2013).
+
+    Attributes:
+        iterations: full iterations, each updating f then g; the most that are run when a tolerance is set.
+        tolerance: stop a pair once its marginal error is at most this; None runs all iterations and never waits.
+        check_every: iterations between checks. Each check waits for the device once.
+    """
+
+    iterations: int = 20
+    tolerance: float | None = None
+    check_every: int = 10
+
+    def __call__(self, operators: Operators) -> Potentials:
+        """Run from g = 0.
+
+        A pair that has met the tolerance is frozen, so its result does not depend on the pairs it was batched with.
+        """
+        problem = operators.problem
+        f_BN, g_BM = torch.zeros_like(problem.a_BN), torch.zeros_like(problem.b_BM)
+        used_B = torch.zeros(len(f_BN), dtype=torch.int64, device=f_BN.device)
+        if self.tolerance is None:
+            f_BN, g_BM = operators.iterate(g_BM, self.iterations)
+            return Potentials(f_BN, g_BM, used_B + self.iterations)
+        settled_B = torch.zeros_like(used_B, dtype=torch.bool)
+        for done in range(0, self.iterations, self.check_every):
+            count = min(self.check_every, self.iterations - done)
+            next_f_BN, next_g_BM = operators.iterate(g_BM, count)
+            f_BN = torch.where(settled_B[:, None], f_BN, next_f_BN)
+            g_BM = torch.where(settled_B[:, None], g_BM, next_g_BM)
+            used_B = torch.where(settled_B, used_B, done + count)
+            error_B = problem.marginal_error(f_BN, operators.row_mass(f_BN, g_BM))
+            settled_B = settled_B | (error_B <= self.tolerance)
+            if bool(settled_B.all()):
+                break
+        return Potentials(f_BN, g_BM, used_B)
+
+    def converged(self, marginal_error_B: Tensor) -> Tensor:
+        """Whether each pair met the tolerance, or :data:`REPORTED_TOLERANCE` when none was set."""
+        return marginal_error_B <= (REPORTED_TOLERANCE if self.tolerance is None else self.tolerance)

@@ -1,0 +1,91 @@
+import pytest
+
+from optical_scale.corpora.filters import (
+    DropCounts,
+    Duplicates,
+    HeldOut,
+    LengthBounds,
+    LengthRatio,
+    blank,
+    filtered,
+    normalized,
+)
+from optical_scale.errors import CorpusError
+from optical_scale.records import CaptionedImage, TextPair
+
+
+def pair(source, target, language="sw", corpus="c"):
+    return TextPair("k", language, source, target, corpus)
+
+
+def test_every_record_is_counted_once_under_its_first_reason():
+    counts = DropCounts()
+    pairs = [pair("a b", "c d"), pair("a b", "c d"), pair("", "x"), pair("a", "x" * 9), pair("a b", "c d", "tl")]
+    kept = list(filtered(pairs, [LengthRatio(3), Duplicates()], counts))
+    assert kept == [pairs[0], pairs[4]]
+    assert dict(counts.kept) == {("c", "sw"): 1, ("c", "tl"): 1}
+    assert counts.reasons("c", "sw") == {"duplicate": 1, "blank": 1, "length_ratio": 1}
+    assert counts.reasons("c", "tl") == {}
+
+
+def test_images_pass_and_are_counted():
+    counts = DropCounts()
+    image = CaptionedImage("k", b"", "jpg", 1, 1, (), corpus="f")
+    assert list(filtered([image], [Duplicates()], counts)) == [image]
+    assert dict(counts.kept) == {("f", ""): 1}
+
+
+@pytest.mark.parametrize("side", ["", " ", "\u2028\x85", "\u3000"])
+def test_blank(side):
+    assert blank(pair("a", side)) == blank(pair(side, "a")) == "blank"
+    assert blank(pair("a", "b")) is None
+
+
+@pytest.mark.parametrize(
+    ("unit", "target", "reason"),
+    [
+        ("words", "one", "too_short"),
+        ("words", "one two", None),
+        ("words", "a b c d", "too_long"),
+        ("characters", "a", "too_short"),
+        ("characters", "abcd", "too_long"),
+    ],
+)
+def test_length_bounds_include_their_ends(unit, target, reason):
+    assert LengthBounds(unit, 2, 3)(pair("x y", target)) == reason
+
+
+def test_length_ratio_looks_both_ways_and_includes_its_bound():
+    rule = LengthRatio(2)
+    assert rule(pair("ab", "abcd")) is None
+    assert rule(pair("ab", "abcde")) == rule(pair("abcde", "ab")) == "length_ratio"
+
+
+def test_impossible_bounds_are_refused():
+    with pytest.raises(CorpusError, match="at least 3 and at most 2"):
+        LengthBounds("words", 3, 2)
+    with pytest.raises(CorpusError, match="drops every pair"):
+        LengthRatio(0.5)
+
+
+def test_duplicates_need_both_sides_and_the_language():
+    rule = Duplicates()
+    assert rule(pair("a", "b")) is None
+    assert rule(pair("a", "c")) is None
+    assert rule(pair("a", "b", "tl")) is None
+    assert rule(pair("a", "b", corpus="other")) == "duplicate"
+
+
+def test_held_out_sees_through_case_punctuation_and_width(tmp_path):
+    path = tmp_path / "test.en"
+    path.write_text("A man, in a HAT!\n\n…\nनमस्ते दुनिया\n", encoding="utf-8")
+    rule = HeldOut([path])
+    assert rule(pair("a man in  a hat", "mtu")) == "held_out"
+    assert rule(pair("hello world", "नमस्ते, दुनिया।")) == "held_out"
+    assert rule(pair("Ａ man in a hat", "mtu")) == "held_out"
+    assert rule(pair("a man in a cap", "नमसत दनय")) is None, "vowel signs distinguish words"
+    assert rule(pair("!!!", "-")) is None, "nothing but punctuation matches nothing"
+
+
+def test_normalized_keeps_words_apart():
+    assert normalized("Straße\u00a0—\u200b 42") == "strasse 42"

@@ -1,0 +1,62 @@
+import re
+
+import yaml
+
+from optical_scale.backbones.encoder import EncoderContract
+from optical_scale.export.model_card import CardFacts, model_card
+from optical_scale.export.verify import Verification
+
+FACTS = CardFacts(
+    name="student",
+    license="mit",
+    languages=["pt-BR", "sw", "pt"],
+    pairs={"sw": 1200, "pt-BR": 34000},
+    steps=1500,
+    teacher="minilm",
+    objective="<P, C>",
+    results=[{"step": 1500, "evaluation": "bitext", "language": "sw", "mode": "dense", "top1": 0.8125}],
+)
+TEXT = EncoderContract("text", 64, "query: ", {"in": 32, "out": 8, "bias": False})
+
+
+def render(facts, contract):
+    return model_card(facts, contract, 1_234_567, Verification(0.0, 1e-5))
+
+
+def test_metadata_block_is_yaml_for_the_hub():
+    _, block, _ = render(FACTS, TEXT).split("---\n", 2)
+    values = yaml.safe_load(block)
+    assert values["language"] == ["pt", "sw"]
+    assert (values["license"], values["library_name"]) == ("mit", "sentence-transformers")
+    assert values["pipeline_tag"] == "sentence-similarity"
+
+
+def test_facts_are_told():
+    card = render(FACTS, TEXT)
+    for told in (
+        "`minilm`",
+        "1,234,567",
+        "width 8",
+        "| pt-BR | 34,000 |",
+        "| sw | 1,200 |",
+        "1,500",
+        "| top1 | 0.8125 |",
+    ):
+        assert told in card
+    assert card.index("34,000") < card.index("1,200")
+
+
+def test_code_compiles_and_mentions_prefix_and_head_only_if_there_are_any():
+    for contract in (TEXT, EncoderContract("text", 64), EncoderContract("vision")):
+        card = render(FACTS, contract)
+        for snippet in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
+            compile(snippet, "card", "exec")
+        assert ("query: " in card) == bool(contract.prefix)
+        assert ("2_Dense" in card) == (contract.head is not None)
+
+
+def test_unknown_facts_are_left_out():
+    card = render(CardFacts(name="s"), EncoderContract("vision"))
+    assert "license" not in card
+    assert "| language |" not in card
+    assert "without a teacher" in card

@@ -1,0 +1,104 @@
+"""Run as a script, one process per rank: trains tiny students for two steps and writes real checkpoints.
+
+python write_checkpoint.py FOLDER NAME:STAGE:PRECISION:KIND:HEAD …
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from optical_scale.backbones.encoder import Encoder, EncoderContract, build_backbone
+from optical_scale.backbones.tokenizers import TextTokenizer, train_unigram
+from optical_scale.backbones.vision import ImageTransform
+from optical_scale.batch import PatchBatch
+from optical_scale.config.deepspeed import derive_student
+from optical_scale.config.engine import StudentEngine as StudentConfig
+from optical_scale.config.loading import dump, load
+from optical_scale.config.run import TrainConfig
+from optical_scale.engine.start import finish, start
+from optical_scale.engine.student import StudentEngine
+from optical_scale.runtime.collectives import barrier
+from optical_scale.runtime.files import write_json
+from optical_scale.runtime.world import World
+from optical_scale.training.checkpoint import CheckpointStore
+from optical_scale.training.state import TrainState
+
+TEXTS = ["the cat sits on the mat", "a dog runs in the park", "birds", "two people walk along a river at dusk", "", "x"]
+SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def text_parts(run: Path, world: World):
+    if world.is_main:
+        train_unigram(TEXTS * 4, run / "tokenizer", vocabulary=64)
+    barrier()
+    prepare = TextTokenizer.load(run / "tokenizer", 16, "query: ")
+    architecture = SIZES | {"model_type": "xlm-roberta", "vocab_size": len(prepare.tokenizer), "pad_token_id": 1}
+    architecture["max_position_embeddings"] = 20
+    config = {"kind": "text", "tokenizer": str(run / "tokenizer"), "prefix": "query: ", "architecture": architecture}
+    return config, prepare, prepare(TEXTS), ("text", 16, "query: ")
+
+
+def vision_parts(run: Path, world: World):
+    architecture = SIZES | {"model_type": "vit", "image_size": 16, "patch_size": 8}
+    config = {"kind": "vision", "architecture": architecture}
+    return config, ImageTransform(16), PatchBatch(torch.rand(3, 3, 16, 16)), ("vision", 0, "")
+
+
+def write(run: Path, world: World, device: torch.device, stage: int, precision: str, kind: str, head: int) -> None:
+    config, prepare, batch, contract = {"text": text_parts, "vision": vision_parts}[kind](run, world)
+    encoder = Encoder(build_backbone(config["architecture"]), 32, head or None)
+    # The first parameter, word embeddings or class token, is frozen.
+    next(encoder.backbone.embeddings.parameters()).requires_grad_(False)
+    engine = StudentEngine(
+        encoder,
+        derive_student(StudentConfig(zero_stage=stage, precision=precision), micro_batch_pairs=6, accumulation=1),
+        device,
+        learning_rate=1e-2,
+        factor=lambda step: 1.0,
+        weight_decay=0.0,
+        betas=(0.9, 0.98),
+    )
+    for _ in range(2):
+        engine.backward(engine.encode(batch).x_BTD.float().square().sum(), 6.0)
+        engine.finish_micro_batch()
+    engine.train(False)
+    with torch.no_grad():
+        states = engine.encode(batch)
+
+    def write_rest(folder: Path) -> None:
+        encoder.backbone.config.save_pretrained(folder / "assets")
+        prepare.save(folder / "assets")
+        EncoderContract(*contract, encoder.head_contract()).write(folder / "assets")
+        tensors = {"x_BTD": states.x_BTD.float(), "mask_BT": states.mask_BT, "attention_BT": states.attention_BT}
+        tensors |= {"pixels_BCHW": batch.pixels_BCHW} if kind == "vision" else {"ids_BT": batch.ids_BT}
+        save_file({name: t.contiguous() for name, t in tensors.items()}, folder / "reference.safetensors")
+        write_json(folder / "train_state.json", TrainState(2, {"de": 8, "sw": 4}).to_json())
+        (folder / "config.yaml").write_text(dump(train_config(run, config, stage, precision)), encoding="utf-8")
+
+    CheckpointStore(run / "checkpoints", world, keep=2).save(2, engine.save, write_rest)
+    engine.close()
+
+
+def train_config(run: Path, backbone: dict, stage: int, precision: str) -> TrainConfig:
+    student = {"backbone": backbone, "engine": {"zero_stage": stage, "precision": precision}}
+    values = {
+        "run": str(run),
+        "teacher": {"backbone": {"kind": "text", "pretrained": "teachers/english"}},
+        "student": student,
+        "stream": {"sources": [{"shards": "s"}], "pairs_per_step": 6, "micro_batch_pairs": 6},
+        "objective": {"name": "optimal_transport"},
+        "optimization": {"steps": 2},
+    }
+    return load(TrainConfig, None, [f"{key}={json.dumps(value)}" for key, value in values.items()])
+
+
+if __name__ == "__main__":
+    world = World.from_env()
+    device = start(world, seed=3)
+    for specification in sys.argv[2:]:
+        name, stage, precision, kind, head = specification.split(":")
+        write(Path(sys.argv[1]) / name, world, device, int(stage), precision, kind, int(head))
+    finish()

@@ -1,0 +1,139 @@
+import multiprocessing
+import os
+import pickle
+import random
+
+import pytest
+
+from optical_scale.errors import ShardError
+from optical_scale.shards.reader import ShardFolder
+from optical_scale.shards.writer import write_shards
+from tests.unit.shards.support import images, pairs
+
+
+@pytest.fixture
+def bitext(tmp_path):
+    write_shards([*pairs(10, "tl"), *pairs(5, "sw")], tmp_path / "out", 3)
+    return ShardFolder(tmp_path / "out")
+
+
+def test_random_access_agrees_with_what_was_written(bitext):
+    assert bitext.languages == ("sw", "tl")
+    assert (bitext.samples("tl"), bitext.samples("sw"), bitext.samples()) == (10, 5, 15)
+    expected = pairs(10, "tl")
+    for index in random.Random(0).sample(range(10), 10):
+        assert bitext.read("tl", index) == expected[index]
+    assert list(bitext.iterate("tl")) == list(bitext.select("tl")) == expected
+    assert list(bitext.select()) == [*pairs(5, "sw"), *expected]
+
+
+def test_views_are_sequences(bitext):
+    view = bitext.select("sw")
+    assert (len(view), view.name, view.language, bitext.select().name) == (5, "out:sw", "sw", "out")
+    assert view[-1] == view[4]
+    for index in (5, -6):
+        with pytest.raises(IndexError, match="out:sw, which has 5"):
+            view[index]
+
+
+def test_unknown_language_lists_the_known(bitext):
+    with pytest.raises(ShardError, match="nothing in language `fr`; it has sw, tl"):
+        bitext.select("fr")
+
+
+def test_images_are_selected_whole(tmp_path):
+    records = images(5)
+    write_shards(records, tmp_path / "out", 2)
+    folder = ShardFolder(tmp_path / "out")
+    assert folder.languages == ("de", "en")
+    assert list(folder.select("de")) == list(folder.select()) == records
+    with pytest.raises(ShardError, match="nothing in language `fr`"):
+        folder.select("fr")
+
+
+def open_files(folder):
+    return sum(
+        os.path.realpath(f"/proc/self/fd/{number}").startswith(str(folder)) for number in os.listdir("/proc/self/fd")
+    )
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files the Linux way")
+def test_few_files_stay_open(tmp_path):
+    write_shards(pairs(100), tmp_path / "out", 1)
+    folder = ShardFolder(tmp_path / "out")
+    assert list(folder.select("sw")) == pairs(100)
+    assert open_files(tmp_path) == 64, "32 shards, each with its index"
+    folder.close()
+    assert open_files(tmp_path) == 0
+    assert folder.read("sw", 99) == pairs(100)[99]
+
+
+def test_pickled_copies_read_on_their_own(bitext):
+    bitext.read("sw", 0)
+    copy = pickle.loads(pickle.dumps(bitext.select("sw")))
+    bitext.close()
+    assert list(copy) == pairs(5, "sw")
+
+
+def _read_all(view, seed, queue):
+    order = random.Random(seed).choices(range(len(view)), k=300)
+    queue.put(all(view[index] == pairs(10, "tl")[index] for index in order))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_processes_do_not_disturb_each_other(bitext, method):
+    view = bitext.select("tl")
+    view[0]  # the parent's files are open when it forks
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    processes = [context.Process(target=_read_all, args=(view, seed, queue)) for seed in range(2)]
+    for process in processes:
+        process.start()
+    assert [queue.get(timeout=30) for _ in processes] == [True, True]
+    for process in processes:
+        process.join()
+
+
+def damage(path, position, new):
+    data = bytearray(path.read_bytes())
+    data[position : position + len(new)] = new
+    path.write_bytes(data)
+
+
+ADVICE = r"run `optical-scale verify .*out`, then copy or convert"
+
+
+def test_truncated_shard(bitext):
+    path = bitext.path / "bitext-sw-000000.tar"
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ShardError, match=rf"bitext-sw-000000\.tar has 2,000 bytes, expected 4,096; {ADVICE}"):
+        bitext.read("sw", 0)
+
+
+def test_one_wrong_bit_is_found_where_it_is(bitext):
+    damage(bitext.path / "bitext-sw-000000.tar", 1024 + 520, b"\x00")
+    bitext.read("sw", 0)
+    with pytest.raises(ShardError, match=rf"bitext-sw-000000\.tar, sample 1: the bytes differ .*{ADVICE}"):
+        bitext.read("sw", 1)
+
+
+@pytest.mark.parametrize("name", ["bitext-sw-000001.tar", "bitext-sw-000001.tar.index"])
+def test_missing_file(bitext, name):
+    (bitext.path / name).unlink()
+    with pytest.raises(ShardError, match=rf"{name}: No such file.*{ADVICE}"):
+        bitext.read("sw", 4)
+
+
+def test_damaged_index(bitext):
+    path = bitext.path / "bitext-sw-000000.tar.index"
+    damage(path, 16 + 16, b"\xff")
+    with pytest.raises(ShardError, match="sample 1: the bytes differ"):
+        bitext.read("sw", 1)
+    damage(path, 0, b"other")
+    with pytest.raises(ShardError, match="no index of this format"):
+        ShardFolder(bitext.path).read("sw", 0)
+
+
+def test_folder_without_manifest(tmp_path):
+    with pytest.raises(ShardError, match="no manifest"):
+        ShardFolder(tmp_path)

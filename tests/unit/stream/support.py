@@ -1,0 +1,84 @@
+"""Sources, a character tokenizer and a way to run a whole world, shared by the tests of this folder."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from optical_scale.batch import TokenBatch
+from optical_scale.errors import ShardError
+from optical_scale.records import TextPair
+from optical_scale.runtime.world import World
+from optical_scale.stream.collate import PairCollator
+from optical_scale.stream.loader import StreamLoader
+
+
+@dataclass
+class ListSource:
+    """Text pairs made on demand; remembers which were read in this process, and cannot read ``broken``."""
+
+    name: str
+    language: str
+    pairs: int
+    shard_sizes: tuple[int, ...] = ()
+    broken: int = -1
+    read: list[int] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.shard_sizes = self.shard_sizes or (self.pairs,)
+
+    def __len__(self):
+        return self.pairs
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        if index == self.broken:
+            raise ShardError(f"{self.name}-000000.tar, sample {index}: the bytes differ; run `optical-scale verify x`")
+        return TextPair(f"{self.name}-{index}", self.language, f"{self.name} {index}", f"{index}" * 2, self.name)
+
+
+def characters(texts):
+    """One token a character, padded on the right with 0."""
+    ids_BT = torch.zeros(len(texts), max(map(len, texts)), dtype=torch.int64)
+    for row, text in enumerate(texts):
+        ids_BT[row, : len(text)] = torch.tensor([ord(character) for character in text])
+    return TokenBatch(ids_BT, ids_BT > 0, ids_BT > 0)
+
+
+COLLATE = PairCollator(characters, tokenize_target=characters)
+
+
+def three_sources():
+    return [ListSource("a", "sw", 40, (15, 0, 25)), ListSource("b", "de", 91), ListSource("c", "sw", 13)]
+
+
+def loader(rank=0, size=1, workers=0, sources=None, **settings):
+    settings = {"pairs_per_step": 16, "micro_batch_pairs": 2, "seed": 5, "temperature": 2.0} | settings
+    return StreamLoader(
+        three_sources() if sources is None else sources,
+        COLLATE,
+        world=World(rank, size),
+        workers=workers,
+        **settings,
+    )
+
+
+def content(batch):
+    """Everything in a batch as comparable values."""
+    return batch.keys, batch.languages, batch.source.ids_BT.tolist(), batch.target.ids_BT.tolist()
+
+
+def run(size, steps, workers=0, state=None, **settings):
+    """Run ``steps`` steps on ``size`` ranks: for every step its micro-batches in plan order, and the final state."""
+    ranks = [loader(rank, size, workers, **settings) for rank in range(size)]
+    if state is not None:
+        for rank in ranks:
+            rank.restore(state)
+    result = []
+    for _ in range(steps):
+        taken = [rank.take(rank.step) for rank in ranks]
+        result.append([content(batch) for together in zip(*taken, strict=True) for batch in together])
+    states = [rank.state() for rank in ranks]
+    for rank in ranks:
+        rank.close()
+    assert all(other == states[0] for other in states)
+    return result, states[0]
