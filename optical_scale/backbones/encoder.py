@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig
+from transformers.utils import logging
 
 from optical_scale.batch import PatchBatch, TokenBatch, TokenStates
 from optical_scale.errors import ConfigError
@@ -115,6 +116,9 @@ def load_backbone(folder: Path) -> nn.Module:
             f"backbone.pretrained: {folder} has no config.json; expected a Hugging Face model folder. "
             "Give the folder that `save_pretrained` or `optical-scale export` wrote"
         )
+    # Its report lists the pooler we leave out, and its bar would appear once per rank.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         loaded: nn.Module = AutoModel.from_pretrained(
             folder, local_files_only=True, dtype=torch.float32, **_no_pooler(folder)

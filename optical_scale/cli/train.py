@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, help="YAML file with the fields of TrainConfig")
     parser.add_argument("overrides", nargs="*", help="dotted overrides such as optimization.epochs=3")
     parser.add_argument(
-        "--processes", type=int, help="processes on this machine; default: one per GPU, or two on CPUs, or one on one core"
+        "--processes",
+        type=int,
+        help="processes on this machine; default: one per GPU, or two on CPUs, or one on one core",
     )
 
 

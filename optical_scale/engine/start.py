@@ -27,7 +27,7 @@ def start(world: World, *, seed: int) -> torch.device:
         seed: of torch's generators, the same on all ranks so that models start equal.
 
     Raises:
-        EngineError: DeepSpeed's CPU communication op cannot be built, or fewer GPUs than local ranks.
+        EngineError: fewer GPUs than local ranks.
     """
     # torch 2.13 deprecates two collectives that DeepSpeed 0.19 still calls on every step.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")

@@ -105,7 +105,7 @@ class StudentEngine:
         if not boundary:
             self._engine.step()
             return None
-        # Stage 0 in fp32 has no DeepSpeed optimizer around it and reports no norm; its gradients are whole and averaged.
+        # Stage 0 in fp32 has no DeepSpeed optimizer around it and reports no norm; its gradients are whole, averaged.
         gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.tensor(torch.nan)
         self._engine.step()

@@ -94,17 +94,21 @@ class ShardView:
     """The samples of one language, or of a whole folder, as a sequence of records in manifest order.
 
     Attributes:
-        name: ``{folder name}`` or ``{folder name}:{language}``, the same wherever the folder lies.
+        name: ``{corpora}:{language}@{start of the manifest's fingerprint}``: the same wherever the folder lies, another
+            one as soon as its content changes.
         language: the tag asked for.
+        shard_sizes: samples of each tar, in order.
     """
 
     def __init__(self, folder: ShardFolder, language: str | None) -> None:
         self._folder = folder
         self.language = language
-        self.name = folder.path.resolve().name + ("" if language is None else f":{language}")
+        manifest = folder.manifest
+        self.name = f"{'+'.join(manifest.corpora)}:{language or 'all'}@{manifest.fingerprint[:12]}"
         every = language is None or folder.manifest.kind == "images"
         self._shards = tuple(shard for shard in folder.manifest.shards if every or shard.language == language)
-        self._starts = tuple(accumulate((shard.samples for shard in self._shards), initial=0))
+        self.shard_sizes = tuple(shard.samples for shard in self._shards)
+        self._starts = tuple(accumulate(self.shard_sizes, initial=0))
 
     def __len__(self) -> int:
         return self._starts[-1]

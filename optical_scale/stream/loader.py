@@ -122,6 +122,17 @@ class StreamLoader:
         self.step += 1
         return batches
 
+    def peek(self, step: int, number: int) -> PairBatch:
+        """Micro-batch ``number`` of ``step`` over all ranks, read in this process; the position does not move.
+
+        Raises:
+            ShardError: a sample cannot be read.
+        """
+        batch = self._dataset[step, number]
+        if isinstance(batch, OpticalScaleError):
+            raise batch
+        return batch
+
     def __iter__(self) -> Iterator[list[PairBatch]]:
         """Endless steps, from the present position."""
         while True:

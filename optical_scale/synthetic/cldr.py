@@ -36,8 +36,8 @@ _UNITS = (
     "duration-century", "duration-decade", "duration-year", "duration-month", "duration-week", "duration-day",
     "duration-hour", "duration-minute", "duration-second", "length-kilometer", "length-meter", "length-centimeter",
     "length-millimeter", "length-mile", "length-foot", "length-inch", "length-yard", "mass-kilogram", "mass-gram",
-    "mass-milligram", "mass-tonne", "mass-pound", "mass-ounce", "area-square-kilometer", "area-square-meter", "area-
-    square-mile", "area-hectare", "area-acre", "area-square-foot", "volume-liter", "volume-milliliter", "volume-gallon",
+    "mass-milligram", "mass-tonne", "mass-pound", "mass-ounce", "area-square-kilometer", "area-square-meter", 
+    "area-square-mile", "area-hectare", "area-acre", "area-square-foot", "volume-liter", "volume-milliliter", "volume-gallon",
     "volume-cubic-meter", "volume-cubic-kilometer", "volume-barrel", "volume-teaspoon", "speed-kilometer-per-hour",
     "speed-meter-per-second", "speed-mile-per-hour", "temperature-celsius", "temperature-fahrenheit", "digital-byte",
     "digital-kilobyte", "digital-megabyte", "digital-gigabyte", "digital-terabyte", "power-watt", "power-kilowatt",

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,8 +32,12 @@ class Loader(Protocol):
         """Position after the last step handed out."""
         ...
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Go to a position."""
+        ...
+
+    def close(self) -> None:
+        """Stop worker processes."""
         ...
 
 
@@ -108,6 +112,7 @@ class Trainer:
                 if stop:
                     logger.info("stopped on request after step %d; the same command continues", self.state.step)
                     break
+        self.loader.close()
         return self.state
 
     def _advance(self, micro_batches: list[PairBatch]) -> None:

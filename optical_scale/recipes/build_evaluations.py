@@ -1,0 +1,92 @@
+"""Evaluation configurations become measurements by given encoders."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import assert_never
+
+from optical_scale.config import evaluations as schema
+from optical_scale.errors import ConfigError
+from optical_scale.evaluation.bitext_retrieval import PassageCache, evaluate_bitext
+from optical_scale.evaluation.encoding import EncodeImages, EncodeText
+from optical_scale.evaluation.image_text import evaluate_image_text
+from optical_scale.evaluation.results import RetrievalResult
+from optical_scale.records import CaptionedImage, TextPair
+from optical_scale.runtime.world import World
+from optical_scale.shards.reader import ShardFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Encoders:
+    """Who encodes what in an evaluation.
+
+    Attributes:
+        queries: reads the foreign sentences and captions; usually the student.
+        passages: reads the English sentences; usually the teacher.
+        images: reads the images; None when nothing needs it.
+        passage_cache: filled with encoded English collections, valid while ``passages`` is frozen; None forgets them.
+    """
+
+    queries: EncodeText
+    passages: EncodeText
+    images: EncodeImages | None = None
+    passage_cache: PassageCache | None = field(default_factory=dict)
+
+
+def measure(
+    configs: Sequence[schema.Evaluation], encoders: Encoders, *, batch_size: int, world: World
+) -> list[RetrievalResult]:
+    """Run every evaluation; collective over the ranks of ``world``.
+
+    Raises:
+        ConfigError: a folder holds the wrong kind of samples, or an image evaluation has nobody to encode images.
+    """
+    results: list[RetrievalResult] = []
+    for config in configs:
+        match config:
+            case schema.BitextRetrieval():
+                pairs = bitext(config)
+                results += evaluate_bitext(
+                    pairs,
+                    encoders.queries,
+                    encoders.passages,
+                    batch_size=batch_size,
+                    world=world,
+                    passage_cache=encoders.passage_cache,
+                )
+            case schema.ImageText():
+                if encoders.images is None:
+                    raise ConfigError("evaluation: image_text needs a vision encoder; set `vision` or remove it")
+                results += evaluate_image_text(
+                    _images(config),
+                    encoders.queries,
+                    encoders.images,
+                    batch_size=batch_size,
+                    world=world,
+                    languages=config.languages,
+                )
+            case _:
+                assert_never(config)
+    return results
+
+
+def bitext(config: schema.BitextRetrieval) -> dict[str, list[TextPair]]:
+    """The evaluation pairs of each language."""
+    folder = _folder(config.shards, "bitext")
+    return {
+        language: [pair for pair in islice(folder.iterate(language), config.limit) if isinstance(pair, TextPair)]
+        for language in config.languages or folder.languages
+    }
+
+
+def _images(config: schema.ImageText) -> list[CaptionedImage]:
+    records = islice(_folder(config.shards, "images").iterate(), config.limit)
+    return [record for record in records if isinstance(record, CaptionedImage)]
+
+
+def _folder(path: Path, kind: str) -> ShardFolder:
+    folder = ShardFolder(path)
+    if folder.manifest.kind != kind:
+        raise ConfigError(f"evaluation: {path} holds {folder.manifest.kind}; expected {kind}")
+    return folder

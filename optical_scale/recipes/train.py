@@ -1,0 +1,270 @@
+"""Training, as one story: models, data, objective, loop."""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from optical_scale.backbones.encoder import Encoder, model_inputs
+from optical_scale.backbones.tokenizers import TextTokenizer
+from optical_scale.backbones.vision import ImageTransform
+from optical_scale.batch import PairBatch, TokenBatch
+from optical_scale.config.compatibility import check_resumable
+from optical_scale.config.deepspeed import accumulation_steps, derive_student, derive_teacher
+from optical_scale.config.loading import dump, load
+from optical_scale.config.run import TrainConfig
+from optical_scale.engine.start import finish, start
+from optical_scale.engine.student import StudentEngine
+from optical_scale.engine.teacher import TeacherEngine
+from optical_scale.errors import ResumeError
+from optical_scale.recipes.build_evaluations import Encoders, measure
+from optical_scale.recipes.build_models import contract_of, student_encoder, text_encoder, text_tokenizer
+from optical_scale.recipes.build_objective import objective
+from optical_scale.recipes.build_stream import loader
+from optical_scale.runtime import log
+from optical_scale.runtime.collectives import broadcast_object
+from optical_scale.runtime.files import write_atomic
+from optical_scale.runtime.world import World
+from optical_scale.stream.loader import StreamLoader
+from optical_scale.training.checkpoint import CheckpointStore
+from optical_scale.training.hooks import Console, Hook, Metrics
+from optical_scale.training.schedule import learning_rate_factor
+from optical_scale.training.state import TrainState
+from optical_scale.training.step import TrainStep
+from optical_scale.training.trainer import Times, Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def train(config: TrainConfig) -> TrainState:
+    """Run or continue the training that ``config`` describes, in this process as one rank of many."""
+    world = World.from_env()
+    accumulation = accumulation_steps(config.stream.pairs_per_step, config.stream.micro_batch_pairs, world.size)
+    # Forked loader workers and threaded tokenizers do not mix; each rank tokenises in its own process.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    device = start(world, seed=config.seed)
+    _claim(config, world)
+
+    module, prepare = student_encoder(config.student.backbone, None)
+    teacher, tokenize = _teacher(config, device)
+    stream = loader(config.stream, tokenize or _text(prepare), prepare, world=world, seed=config.seed)
+    steps = _steps(config, stream)
+    student = _student(config, module, device, accumulation, steps)
+    if world.is_main:
+        _announce(config, world, teacher, student, stream, steps)
+
+    trainer = Trainer(
+        step=TrainStep(teacher, student, objective(config.objective)),
+        student=student,
+        loader=stream,
+        store=CheckpointStore(config.run / "checkpoints", world, config.checkpoints.keep),
+        assets=lambda: _assets(config, module, prepare, student, _reference(stream)),
+        evaluate=_evaluator(config, teacher, tokenize, student, prepare, world),
+        hooks=_hooks(config, world, steps),
+        times=Times(
+            steps=steps,
+            log_every=config.logging.every,
+            evaluate_every=config.evaluation_times.every,
+            checkpoint_every=config.checkpoints.every or 0,
+            checkpoint_at_start=config.checkpoints.at_start,
+        ),
+        world=world,
+    )
+    state = trainer.fit()
+    finish()
+    return state
+
+
+def _claim(config: TrainConfig, world: World) -> None:
+    """Write the resolved configuration into the run folder, or make sure that the run found there may continue.
+
+    Raises:
+        ResumeError: on every rank, when the folder belongs to something else.
+    """
+    problem: str | None = None
+    if world.is_main:
+        path = config.run / "config.yaml"
+        try:
+            if path.exists():
+                saved = load(TrainConfig, path)
+                check_resumable(saved.model_dump(mode="json"), config.model_dump(mode="json"))
+            elif config.run.exists() and any(config.run.iterdir()):
+                raise ResumeError(
+                    f"run: {config.run} is not empty and has no config.yaml, so it is no run folder; choose another one"
+                )
+            write_atomic(path, dump(config))
+        except ResumeError as error:
+            problem = str(error)
+    problem = broadcast_object(problem)
+    if problem is not None:
+        raise ResumeError(problem)
+
+
+def _teacher(config: TrainConfig, device: torch.device) -> tuple[TeacherEngine | None, TextTokenizer | None]:
+    if config.teacher is None:
+        return None, None
+    tokenize = text_tokenizer(config.teacher.backbone)
+    derived = derive_teacher(
+        config.teacher.engine,
+        micro_batch_pairs=config.stream.micro_batch_pairs,
+        bucket_elements=config.student.engine.bucket_elements,
+    )
+    return TeacherEngine(text_encoder(config.teacher.backbone, tokenize), derived, device), tokenize
+
+
+def _student(
+    config: TrainConfig, module: Encoder, device: torch.device, accumulation: int, steps: int
+) -> StudentEngine:
+    how, engine = config.optimization, config.student.engine
+    return StudentEngine(
+        module,
+        derive_student(engine, micro_batch_pairs=config.stream.micro_batch_pairs, accumulation=accumulation),
+        device,
+        learning_rate=how.learning_rate,
+        factor=learning_rate_factor(steps, how.warmup, how.decay),
+        weight_decay=how.weight_decay,
+        betas=how.betas,
+        activation_checkpointing=engine.activation_checkpointing,
+    )
+
+
+def _steps(config: TrainConfig, stream: StreamLoader) -> int:
+    if config.optimization.steps is not None:
+        return config.optimization.steps
+    assert config.optimization.epochs is not None
+    pairs = sum(stream.mixture.pairs.values())
+    return math.ceil(config.optimization.epochs * pairs / config.stream.pairs_per_step)
+
+
+def _announce(
+    config: TrainConfig,
+    world: World,
+    teacher: TeacherEngine | None,
+    student: StudentEngine,
+    stream: StreamLoader,
+    steps: int,
+) -> None:
+    """The arithmetic of the run, before its first step."""
+    how = config.stream
+    logger.info(
+        "%d steps of %d pairs = %d processes x %d micro-batches x %d pairs",
+        steps, how.pairs_per_step, world.size, stream.accumulation, how.micro_batch_pairs,
+    )  # fmt: skip
+    logger.info(
+        "parameters kept by rank 0 between uses: student %s (ZeRO-%d)%s",
+        f"{student.resident_parameters():,}",
+        config.student.engine.zero_stage,
+        f", teacher {teacher.resident_parameters():,} (ZeRO-{config.teacher.engine.zero_stage})"
+        if teacher and config.teacher
+        else "",
+    )
+    for row in stream.mixture.exposure(steps * how.pairs_per_step):
+        logger.info(
+            "  %-8s %9s pairs  share %5.1f %%  %6.2f epochs",
+            row.language,
+            f"{row.pairs:,}",
+            100 * row.probability,
+            row.epochs,
+        )
+
+
+def _evaluator(
+    config: TrainConfig,
+    teacher: TeacherEngine | None,
+    tokenize: TextTokenizer | None,
+    student: StudentEngine,
+    prepare: TextTokenizer | ImageTransform,
+    world: World,
+) -> Callable[[], list[dict[str, Any]]]:
+    """Evaluation on all ranks with the engines themselves; the frozen teacher reads each collection once."""
+
+    def by_student(items: Any) -> Any:
+        return student.encode(prepare(items))
+
+    def by_teacher(items: Any) -> Any:
+        assert teacher is not None
+        assert tokenize is not None
+        return teacher.encode(tokenize(items))
+
+    if isinstance(prepare, ImageTransform):
+        encoders = Encoders(by_teacher, by_teacher, images=by_student)
+    elif teacher is None:
+        encoders = Encoders(by_student, by_student, passage_cache=None)
+    else:
+        encoders = Encoders(by_student, by_teacher)
+
+    def evaluate() -> list[dict[str, Any]]:
+        with torch.no_grad():
+            results = measure(config.evaluation, encoders, batch_size=config.evaluation_times.batch_size, world=world)
+        return [
+            {
+                "evaluation": result.evaluation,
+                "language": result.language,
+                "mode": result.mode,
+                "direction": result.direction,
+                "metrics": dict(result.metrics),
+            }
+            for result in results
+        ]
+
+    return evaluate
+
+
+def _hooks(config: TrainConfig, world: World, steps: int) -> list[Hook]:
+    if not world.is_main:
+        return []
+    return [Console(steps), Metrics(log.MetricsFile(config.run / "metrics.jsonl"))]
+
+
+def _reference(stream: StreamLoader) -> PairBatch:
+    """Fixed inputs: the first micro-batch of the stream, whatever step the run is at, the same on every rank."""
+    return stream.peek(0, 0)
+
+
+def _assets(
+    config: TrainConfig,
+    module: Encoder,
+    prepare: TextTokenizer | ImageTransform,
+    student: StudentEngine,
+    reference: PairBatch,
+) -> Callable[[Path], None]:
+    """Encode the reference on all ranks; what rank 0 then writes beside the shards makes the checkpoint exportable."""
+    student.train(False)
+    with torch.no_grad():
+        states = student.encode(reference.target)
+    student.train(True)
+    tensors = {"x_BTD": states.x_BTD.float()}
+    if isinstance(reference.target, TokenBatch):
+        target = reference.target
+        tensors |= {"ids_BT": target.ids_BT, "attention_BT": target.attention_BT, "mask_BT": target.mask_BT}
+    else:
+        tensors |= model_inputs(reference.target)
+        tensors["pixels_BCHW"] = tensors.pop("pixel_values")
+
+    def write(folder: Path) -> None:
+        assets = folder / "assets"
+        assets.mkdir()
+        prepare.save(assets)
+        module.backbone.config.save_pretrained(assets)  # type: ignore[union-attr, operator]
+        contract_of(module, prepare).write(assets)
+        write_atomic(folder / "config.yaml", dump(config))
+        write_atomic(
+            folder / "reference.safetensors",
+            save(
+                {name: value.contiguous().cpu() for name, value in tensors.items()},
+                {"keys": json.dumps(reference.keys)},
+            ),
+        )
+
+    return write
+
+
+def _text(prepare: TextTokenizer | ImageTransform) -> TextTokenizer:
+    assert isinstance(prepare, TextTokenizer), "the schema demands a teacher for a vision student"
+    return prepare
