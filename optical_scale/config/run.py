@@ -86,8 +86,8 @@ class EvaluateConfig(Schema):
     evaluation: Annotated[list[Evaluation], Field(min_length=1)]
     groups: Groups | None = None
     """For the gap; null leaves it out."""
-    metrics: Path | None = None
-    """metrics.jsonl of a training run, for the learning curve."""
+    run: Path | None = None
+    """Training run of the last stage, for the learning curve and the pairs seen per language."""
     epsilon: Annotated[float, Field(gt=0)] = 0.02
     """Entropic regularisation of the alignments shown in the report."""
     batch_size: PositiveInt = 64

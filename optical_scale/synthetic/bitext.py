@@ -6,7 +6,7 @@ from random import Random
 
 from optical_scale.errors import CorpusError
 from optical_scale.runtime.seeding import derive_seed
-from optical_scale.synthetic.cldr import HIGH_RESOURCE, LANGUAGES, LOW_RESOURCE
+from optical_scale.synthetic.languages import HIGH_RESOURCE, LANGUAGES, LOW_RESOURCE
 from optical_scale.synthetic.moses import write_aligned
 from optical_scale.synthetic.phrases import Kind, Speaker, Split, draw, phrase_kinds, split_of
 

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any, Literal
 
 from optical_scale.errors import CorpusError
+from optical_scale.synthetic.languages import HIGH_RESOURCE, LANGUAGES, LOW_RESOURCE
 
 try:
     from babel import Locale, dates, lists, localedata, numbers, units
@@ -26,24 +27,20 @@ except ModuleNotFoundError as error:
         "install it with: pip install 'optical-scale[demo]'"
     ) from error
 
-HIGH_RESOURCE = ("de", "fr", "es", "cs")
-LOW_RESOURCE = ("sw", "so", "mr", "fil")
-LANGUAGES = HIGH_RESOURCE + LOW_RESOURCE
-
 # Familiar units only: a unit that nobody says teaches a model nothing. Those without data everywhere drop out below.
 # fmt: off
 _UNITS = (
     "duration-century", "duration-decade", "duration-year", "duration-month", "duration-week", "duration-day",
     "duration-hour", "duration-minute", "duration-second", "length-kilometer", "length-meter", "length-centimeter",
     "length-millimeter", "length-mile", "length-foot", "length-inch", "length-yard", "mass-kilogram", "mass-gram",
-    "mass-milligram", "mass-tonne", "mass-pound", "mass-ounce", "area-square-kilometer", "area-square-meter", 
-    "area-square-mile", "area-hectare", "area-acre", "area-square-foot", "volume-liter", "volume-milliliter", "volume-gallon",
-    "volume-cubic-meter", "volume-cubic-kilometer", "volume-barrel", "volume-teaspoon", "speed-kilometer-per-hour",
-    "speed-meter-per-second", "speed-mile-per-hour", "temperature-celsius", "temperature-fahrenheit", "digital-byte",
-    "digital-kilobyte", "digital-megabyte", "digital-gigabyte", "digital-terabyte", "power-watt", "power-kilowatt",
-    "power-megawatt", "power-horsepower", "energy-kilowatt-hour", "energy-calorie", "energy-joule", "electric-volt",
-    "electric-ampere", "frequency-hertz", "frequency-kilohertz", "frequency-megahertz", "angle-degree", "force-newton",
-    "light-lux",
+    "mass-milligram", "mass-tonne", "mass-pound", "mass-ounce", "area-square-kilometer", "area-square-meter",
+    "area-square-mile", "area-hectare", "area-acre", "area-square-foot", "volume-liter", "volume-milliliter",
+    "volume-gallon", "volume-cubic-meter", "volume-cubic-kilometer", "volume-barrel", "volume-teaspoon",
+    "speed-kilometer-per-hour", "speed-meter-per-second", "speed-mile-per-hour", "temperature-celsius",
+    "temperature-fahrenheit", "digital-byte", "digital-kilobyte", "digital-megabyte", "digital-gigabyte",
+    "digital-terabyte", "power-watt", "power-kilowatt", "power-megawatt", "power-horsepower", "energy-kilowatt-hour",
+    "energy-calorie", "energy-joule", "electric-volt", "electric-ampere", "frequency-hertz", "frequency-kilohertz",
+    "frequency-megahertz", "angle-degree", "force-newton", "light-lux",
 )
 # Codes for the unknown, the undetermined and the pseudo, and scripts that are none (emoji, symbols, unwritten).
 _NOT_NAMES = {
@@ -52,6 +49,7 @@ _NOT_NAMES = {
 }
 # fmt: on
 _LONGEST_NAME = 4  # words
+_NOT_A_LANGUAGE = "U dhashay "  # "born in": how CLDR's Somali mistranslates a few languages it does not know
 
 NameKind = Literal["territories", "languages", "scripts", "currencies"]
 
@@ -221,8 +219,10 @@ def _shared(codes: Collection[str], say: Callable[[str, str], str | None]) -> tu
         texts: Mapping[str, str] = {language: text for language, text in said.items() if text}
         if len(texts) < len(said) or not _is_name(texts["en"]):
             continue
-        if any(uses[language][clean(text)] > 1 for language, text in texts.items()):
-            continue  # one name for two things means a mistake in the data, or a meaning lost
+        if texts["so"].startswith(_NOT_A_LANGUAGE) or any(
+            uses[language][clean(text)] > 1 for language, text in texts.items()
+        ):
+            continue  # one name for two things is a mistake in the data too, or a meaning lost
         complete = [texts[language] for language in HIGH_RESOURCE]
         if not any(is_untranslated(texts["en"], texts[language], complete) for language in LOW_RESOURCE):
             kept.append(code)

@@ -9,10 +9,13 @@ from optical_scale.errors import CorpusError
 from optical_scale.runtime.seeding import derive_seed
 from optical_scale.synthetic.drawing import SMALLEST, Rectangle, draw_scene
 from optical_scale.synthetic.grammar import COLOURS, COUNTS, GRAMMARS, INVERSE, NOUNS, SIZES, Group
+from optical_scale.synthetic.languages import LOW_RESOURCE
 from optical_scale.synthetic.moses import write_aligned
 
 _GROUPS = tuple(Group(*values) for values in itertools.product(NOUNS, COLOURS, SIZES, COUNTS))
 _ORIENTATIONS = ("above", "left")
+# Of the training captions, low-resource languages get one in this many.
+_RARER = 10
 # File names of the data set's split lists.
 _LISTS = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
 
@@ -49,7 +52,8 @@ def write_scenes(folder: Path, *, seed: int, train: int, validation: int, test: 
     Layout: ``images/ID.png``, ``Annotations/ID.xml``, ``Sentences/ID.txt`` (English) and ``Sentences_XX/ID.txt``
     (line i translates line i), the lists ``train.txt``, ``val.txt``, ``test.txt``, and the captions once more as
     Moses text: ``captions.SPLIT.en-XX.{en,XX}`` in eight languages, and ``captions.SPLIT.en-en.{query,passage}``,
-    each caption with the one that says the same from the other end.
+    each caption with the one that says the same from the other end. Training bitext of the low-resource languages is
+    a tenth of that of the others.
 
     No two images show the same scene, hence no caption occurs in two splits.
 
@@ -123,7 +127,10 @@ def _write_scene(folder: Path, scene: Scene, size: int, seed: int) -> None:
 
 
 def _annotation(name: str, size: int, scene: Scene, boxes: list[list[Rectangle]]) -> str:
-    """The XML of one image; all values are numbers and our own names, so nothing needs escaping."""
+    """The XML of one image; all values are numbers and our own names, so nothing needs escaping.
+
+    The data set counts pixels from 1, last one included.
+    """
     lines = [
         "<annotation>",
         f"  <filename>{name}</filename>",
@@ -131,18 +138,22 @@ def _annotation(name: str, size: int, scene: Scene, boxes: list[list[Rectangle]]
     ]
     for entity, rectangles in zip(scene.entities, boxes, strict=True):
         for left, top, right, bottom in rectangles:
-            corners = f"<xmin>{left}</xmin><ymin>{top}</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax>"
+            sides = (("xmin", left), ("ymin", top), ("xmax", right), ("ymax", bottom))
+            corners = "".join(f"<{side}>{pixel + 1}</{side}>" for side, pixel in sides)
             lines.append(f"  <object><name>{entity}</name><bndbox>{corners}</bndbox></object>")
     return "\n".join([*lines, "</annotation>", ""])
 
 
 def _write_captions(folder: Path, split: str, scenes: list[Scene]) -> dict[str, int]:
+    """Captions as bitext; of the training part the low-resource languages get only every tenth pair."""
     english = [scene.captions("en", marked=False) for scene in scenes]
     counts: dict[str, int] = {}
     for language in GRAMMARS:
         if language != "en":
             said = [scene.captions(language, marked=False) for scene in scenes]
             rows = [pair for ours, theirs in zip(english, said, strict=True) for pair in zip(ours, theirs, strict=True)]
+            if split == "train" and language in LOW_RESOURCE:
+                rows = rows[::_RARER]
             counts |= write_aligned(folder, f"captions.{split}.en-{language}", ("en", language), rows)
     views = [scene._replace(views=(scene.views[0], INVERSE[scene.views[0]])) for scene in scenes]
     both = [scene.captions("en", marked=False) for scene in views]

@@ -35,8 +35,8 @@ class Console:
         """Print the mean reciprocal rank or recall of every result."""
         for result in results:
             metrics = "  ".join(f"{name} {value:.3f}" for name, value in result["metrics"].items())
-            where = f"{result['evaluation']} {result['language']} {result['mode']}"
-            logger.info("evaluation after step %d  %-28s %s", state.step, where, metrics)
+            where = f"{result['language']} {result['direction']} {result['mode']}"
+            logger.info("evaluation after step %d  %-35s %s", state.step, where, metrics)
 
 
 class Metrics:

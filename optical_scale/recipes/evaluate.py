@@ -1,0 +1,177 @@
+"""Evaluation, as one story: encoders, measurements, gap, alignments, report."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from optical_scale.backbones.encoder import Encoder, model_inputs, token_states
+from optical_scale.backbones.tokenizers import TextTokenizer
+from optical_scale.backbones.vision import ImageTransform
+from optical_scale.batch import TokenStates
+from optical_scale.config.evaluations import BitextRetrieval
+from optical_scale.config.loading import load
+from optical_scale.config.run import EvaluateConfig, TrainConfig
+from optical_scale.errors import EvaluationError
+from optical_scale.evaluation.language_gap import LanguageGroups, language_gap
+from optical_scale.evaluation.report import write_report
+from optical_scale.evaluation.results import RetrievalResult
+from optical_scale.evaluation.schema import (
+    Alignment,
+    CurvePoint,
+    Groups,
+    LossPoint,
+    Report,
+    ReportedGap,
+    ReportedResult,
+    Stage,
+)
+from optical_scale.export.source import choose_checkpoint
+from optical_scale.recipes.build_evaluations import Encoders, bitext, measure
+from optical_scale.recipes.build_models import text_encoder, text_tokenizer, vision_encoder
+from optical_scale.runtime.world import World
+from optical_scale.training.state import TrainState
+from optical_scale.transport import solve
+
+logger = logging.getLogger(__name__)
+
+Encode = Callable[[Any], TokenStates]
+_GAP_METRIC = {"bitext": "MRR", "image_text": "R@1"}
+
+
+def evaluate(config: EvaluateConfig) -> Report:
+    """Measure every stage and write the report; returns it.
+
+    Raises:
+        EvaluationError: the output folder exists already, or a collection is unusable.
+    """
+    if config.output.exists() and any(config.output.iterdir()):
+        raise EvaluationError(f"output: {config.output} is not empty; choose another folder or delete it")
+    torch.manual_seed(config.seed)
+    teacher_tokens = text_tokenizer(config.teacher)
+    teacher = _frozen(text_encoder(config.teacher, teacher_tokens), teacher_tokens)
+    images = _frozen(*vision_encoder(config.vision)) if config.vision else None
+    passages: dict[Any, Any] = {}
+
+    stages: list[Stage] = []
+    gaps: list[ReportedGap] = []
+    timings: dict[str, float] = {}
+    for stage in config.stages:
+        logger.info("evaluating %s", stage.name)
+        began = time.perf_counter()
+        student_tokens = text_tokenizer(stage.student)
+        student = _frozen(text_encoder(stage.student, student_tokens), student_tokens)
+        encoders = Encoders(student, teacher, images, passages)
+        results = measure(config.evaluation, encoders, batch_size=config.batch_size, world=World())
+        stages.append(Stage(name=stage.name, results=tuple(ReportedResult.of(result) for result in results)))
+        gaps += _gaps(config, stage.name, results)
+        timings[f"evaluating {stage.name}"] = round(time.perf_counter() - began, 1)
+
+    curve, losses, pairs, settings = _history(config.run)
+    report = Report(
+        title=config.title,
+        config=settings,
+        stages=tuple(stages),
+        training_pairs=pairs,
+        groups=Groups(high=tuple(config.groups.high), low=tuple(config.groups.low)) if config.groups else None,
+        gaps=tuple(gaps),
+        learning_curve=curve,
+        loss_curve=losses,
+        alignments=tuple(_alignments(config, teacher, teacher_tokens, student, student_tokens)),
+        timings=timings,
+    )
+    write_report(config.output, report)
+    return report
+
+
+def _frozen(encoder: Encoder, prepare: TextTokenizer | ImageTransform) -> Encode:
+    """Encode with a plain module on the GPU if there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    module = encoder.eval().to(device)
+
+    @torch.no_grad()
+    def encode(items: Any) -> TokenStates:
+        batch = prepare(items).to(device)
+        return token_states(module(**model_inputs(batch)), batch)
+
+    return encode
+
+
+def _gaps(config: EvaluateConfig, stage: str, results: Sequence[RetrievalResult]) -> Iterator[ReportedGap]:
+    """One gap per task that measured every language of both groups."""
+    if config.groups is None:
+        return
+    groups = LanguageGroups(tuple(config.groups.high), tuple(config.groups.low))
+
+    def task(result: RetrievalResult) -> tuple[str, str, str]:
+        return result.evaluation, result.mode, result.direction
+
+    for (evaluation, *_), members in groupby(sorted(results, key=task), task):
+        rows = list(members)
+        metric = _GAP_METRIC[evaluation]
+        values = {row.language: row.per_query[metric] for row in rows}
+        if set(groups.high + groups.low) <= set(values):
+            yield ReportedGap.of(language_gap(values, groups, seed=config.seed), stage, rows[0], metric)
+
+
+def _history(run: Path | None) -> tuple[tuple[CurvePoint, ...], tuple[LossPoint, ...], dict[str, int], dict[str, Any]]:
+    """Learning curve, loss curve, pairs per language and settings of a training run."""
+    if run is None:
+        return (), (), {}, {}
+    checkpoint = choose_checkpoint(run)
+    state = TrainState.from_json(json.loads((checkpoint / "train_state.json").read_text(encoding="utf-8")))
+    config = load(TrainConfig, checkpoint / "config.yaml")
+    curve = tuple(
+        CurvePoint(
+            step=result["step"],
+            language=result["language"],
+            metric=f"MRR ({result['mode']})",
+            value=result["metrics"]["MRR"],
+        )
+        for result in state.results
+        if result["evaluation"] == "bitext"
+    )
+    settings = {
+        "objective": config.objective.name,
+        "steps": state.step,
+        "pairs per step": config.stream.pairs_per_step,
+        "learning rate": config.optimization.learning_rate,
+        "language temperature": config.stream.temperature,
+        "student ZeRO stage": config.student.engine.zero_stage,
+        "teacher ZeRO stage": config.teacher.engine.zero_stage if config.teacher else None,
+        "precision": config.student.engine.precision,
+        "seed": config.seed,
+    }
+    return curve, tuple(LossPoint(step=step, value=value) for step, value in state.losses), dict(state.pairs), settings
+
+
+def _alignments(
+    config: EvaluateConfig,
+    teacher: Encode,
+    teacher_tokens: TextTokenizer,
+    student: Encode,
+    student_tokens: TextTokenizer,
+) -> Iterator[Alignment]:
+    """The transport plan of one evaluation pair per language: the first of middling length."""
+    for evaluation in config.evaluation:
+        if not isinstance(evaluation, BitextRetrieval):
+            continue
+        for language, pairs in bitext(evaluation).items():
+            pair = next((pair for pair in pairs if 5 <= len(student_tokens.pieces(pair.target)) <= 14), pairs[0])
+            source, target = teacher([pair.source]), student([pair.target])
+            plan_NM = solve(source.x_BTD, target.x_BTD, source.mask_BT, target.mask_BT, epsilon=config.epsilon).plan()[
+                0
+            ]
+            shown = plan_NM[source.mask_BT[0]][:, target.mask_BT[0]]
+            yield Alignment(
+                language=language,
+                source_tokens=tuple(teacher_tokens.pieces(pair.source)),
+                target_tokens=tuple(student_tokens.pieces(pair.target)),
+                plan=tuple(tuple(row) for row in shown.tolist()),
+            )
+        return
