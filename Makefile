@@ -11,10 +11,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 
-# Two processes per machine are common here, and torch would start one thread per core in each.
-export OMP_NUM_THREADS ?= 1
-
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help install demo test check lint types imports ops pytest format schema clean
 
 help: ## this list
@@ -23,7 +21,7 @@ help: ## this list
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else \
 		f"error: {sys.executable} is Python {v[0]}.{v[1]}; expected 3.11 or 3.12. Name one: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # A stamp is newer than the files below as long as what they ask for is installed.
 $(VENV)/dev.stamp: $(REQUIREMENTS) | $(BIN)/python
@@ -58,6 +56,8 @@ imports: $(VENV)/dev.stamp
 ops:
 	-$(BIN)/optical-scale doctor --build-ops
 
+# One thread per process: the tests start several processes, and torch would start a thread per core in each.
+pytest: export OMP_NUM_THREADS ?= 1
 pytest: $(VENV)/dev.stamp ops
 	$(BIN)/python -m pytest
 

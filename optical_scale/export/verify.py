@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModel
+from transformers.utils.logging import disable_progress_bar
 
 from optical_scale.backbones.encoder import model_inputs
 from optical_scale.batch import PatchBatch, TokenBatch
@@ -92,6 +93,7 @@ def _load(folder: Path) -> Any:
     library = logging.getLogger("transformers")
     level = library.level
     library.setLevel(logging.ERROR)  # its report of missing weights repeats what is checked here
+    disable_progress_bar()
     try:
         model, info = AutoModel.from_pretrained(
             folder, local_files_only=True, dtype=torch.float32, output_loading_info=True

@@ -93,8 +93,8 @@ def _write_corpora(folder: Path) -> None:
         for part in ("phrases", "paraphrases", "scenes"):
             (temporary / part).mkdir()
         write_bitext(temporary / "phrases", seed=_SEED, high=12_000, low=1_200, validation=500, test=500)
-        write_paraphrases(temporary / "paraphrases", seed=_SEED, train=16_000, validation=500, test=500)
-        write_scenes(temporary / "scenes", seed=_SEED, train=2_000, validation=300, test=300)
+        write_paraphrases(temporary / "paraphrases", seed=_SEED, train=14_000, validation=500, test=500)
+        write_scenes(temporary / "scenes", seed=_SEED, train=3_000, validation=300, test=300)
 
 
 def _train(name: str, processes: int) -> None:

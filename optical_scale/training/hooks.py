@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Any, Protocol
 
 from optical_scale.runtime.log import MetricsFile
@@ -32,11 +33,14 @@ class Console:
         logger.info("step %d/%d  %s", state.step, self.steps, shown)
 
     def evaluated(self, state: TrainState, results: list[dict[str, Any]]) -> None:
-        """Print the mean reciprocal rank or recall of every result."""
-        for result in results:
-            metrics = "  ".join(f"{name} {value:.3f}" for name, value in result["metrics"].items())
-            where = f"{result['language']} {result['direction']} {result['mode']}"
-            logger.info("evaluation after step %d  %-35s %s", state.step, where, metrics)
+        """Print one line per task: the mean reciprocal rank of every language."""
+        for task, rows in groupby(sorted(results, key=_task), _task):
+            shown = "  ".join(f"{row['language']} {row['metrics']['MRR']:.3f}" for row in rows)
+            logger.info("after step %d  MRR of %-32s %s", state.step, " ".join(task), shown)
+
+
+def _task(result: Mapping[str, Any]) -> tuple[str, str]:
+    return result["direction"], result["mode"]
 
 
 class Metrics:
