@@ -6,7 +6,6 @@ Every verb is a module of this package with ``HELP``, ``EPILOG`` (worked example
 
 import argparse
 import importlib
-import importlib.util
 import logging
 import os
 import sys
@@ -38,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if argv is None else list(argv)
     try:
-        if not words or words[0] not in _present():
+        if not words or words[0] not in VERBS:
             _overview().parse_args(words[:1])
         verb = importlib.import_module(f"optical_scale.cli.{words[0]}")
         # Intermixed, so that key=value may also follow an option.
@@ -52,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except OpticalScaleError as error:
         logger.debug("where the error was raised:", exc_info=True)
-        print(f"error: {error}", file=sys.stderr)
+        rank = os.environ.get("RANK", "0")
+        print(f"error: {error}" if rank == "0" else f"[rank {rank}] error: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -72,13 +72,9 @@ def _overview() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"optical-scale {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for name in _present():
+    for name in VERBS:
         verbs.add_parser(name, help=importlib.import_module(f"optical_scale.cli.{name}").HELP)
     return parser
-
-
-def _present() -> list[str]:
-    return [name for name in VERBS if importlib.util.find_spec(f"optical_scale.cli.{name}")]
 
 
 def _parser(name: str, verb: ModuleType) -> argparse.ArgumentParser:
