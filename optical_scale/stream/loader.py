@@ -28,6 +28,7 @@ from optical_scale.stream.source import Source, shard_sizes
 
 Collate = Callable[[Sequence[Record], Sequence[int]], PairBatch]
 Key = tuple[int, int]
+_IGNORED = {signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}
 
 
 class MicroBatches(Dataset[PairBatch | OpticalScaleError]):
@@ -171,18 +172,22 @@ class StreamLoader:
     def _start(self) -> Iterator[PairBatch | OpticalScaleError]:
         if self._workers == 0:
             return (self._dataset[key] for key in self._keys())
-        return iter(
-            DataLoader(
-                self._dataset,
-                batch_size=None,
-                sampler=self._keys(),
-                num_workers=self._workers,
-                worker_init_fn=_begin_worker,
-                # Without its own generator the DataLoader takes a number from the global one, and dropout after a
-                # resume would differ from dropout in an uninterrupted run.
-                generator=torch.Generator(),
-            )
+        loader = DataLoader(
+            self._dataset,
+            batch_size=None,
+            sampler=self._keys(),
+            num_workers=self._workers,
+            worker_init_fn=_begin_worker,
+            # Without its own generator the DataLoader takes a number from the global one, and dropout after a
+            # resume would differ from dropout in an uninterrupted run.
+            generator=torch.Generator(),
         )
+        # Workers inherit the mask, so a signal that arrives before they are set up waits instead of killing them.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, *_IGNORED})
+        try:
+            return iter(loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin_worker(worker: int) -> None:
@@ -191,9 +196,9 @@ def _begin_worker(worker: int) -> None:
     Schedulers and terminals signal the whole process group. A worker that obeyed would fail the step being saved.
     Ignoring SIGTERM altogether is no answer: a parent that exits without closing the loader ends its children by it.
     """
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+    for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
     threading.Thread(target=_exit_on_parents_request, args=(os.getppid(),), daemon=True).start()
 
 

@@ -29,10 +29,14 @@ def test_random_access_agrees_with_what_was_written(bitext):
 
 def test_views_are_sequences(bitext):
     view = bitext.select("sw")
-    assert (len(view), view.name, view.language, bitext.select().name) == (5, "out:sw", "sw", "out")
+    fingerprint = bitext.manifest.fingerprint[:12]
+    corpora = "+".join(bitext.manifest.corpora)
+    assert (len(view), view.name, view.language) == (5, f"{corpora}:sw@{fingerprint}", "sw")
+    assert bitext.select().name == f"{corpora}:all@{fingerprint}"
+    assert sum(view.shard_sizes) == 5
     assert view[-1] == view[4]
     for index in (5, -6):
-        with pytest.raises(IndexError, match="out:sw, which has 5"):
+        with pytest.raises(IndexError, match="news:sw@.*, which has 5"):
             view[index]
 
 
