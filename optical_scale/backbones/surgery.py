@@ -25,6 +25,17 @@ def keep_layers(backbone: nn.Module, layers: Sequence[int]) -> None:
     backbone.config.num_hidden_layers = len(layers)  # type: ignore[union-attr]
 
 
+def set_dropout(backbone: nn.Module, probability: float) -> None:
+    """Set every dropout layer and the configuration's probabilities, in place."""
+    for module in backbone.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
+    config = backbone.config
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        if hasattr(config, name):
+            setattr(config, name, probability)
+
+
 def match_vocabulary(backbone: nn.Module, old: PreTrainedTokenizerFast, new: PreTrainedTokenizerFast) -> None:
     """Replace the input embeddings by ones for the tokenizer ``new``, in place.
 

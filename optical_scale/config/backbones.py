@@ -23,6 +23,8 @@ class TextBackbone(Schema):
     vocabulary: Literal["keep", "match"] = "keep"
     """keep: the tokenizer belongs to the weights. match: another tokenizer; its pieces start from the mean of the
     vectors that the pretrained tokenizer gives them."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Probability in all dropout layers; null keeps what the configuration says."""
     head: PositiveInt | None = None
     """Width of a linear projection after the backbone; null uses the backbone's own width."""
     max_tokens: PositiveInt = 128

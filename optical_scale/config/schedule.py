@@ -18,6 +18,8 @@ class Optimization(Schema):
     """Passes over all pairs of the stream together, rounded up to whole steps."""
     learning_rate: PositiveFloat = 5e-4
     """Peak learning rate."""
+    embedding_rate: PositiveFloat = 1.0
+    """Multiplies the learning rate of the input embeddings; a new vocabulary learns best with 5 to 10."""
     warmup: Fraction = 0.1
     """Share of the steps with linearly rising learning rate."""
     decay: Literal["linear", "cosine", "constant"] = "linear"

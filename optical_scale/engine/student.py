@@ -31,7 +31,8 @@ class StudentEngine:
         device: of this rank.
         learning_rate: peak value.
         factor: multiplies the peak at update number 0, 1, ….
-        weight_decay: decoupled, on matrices only.
+        embedding_rate: multiplies the learning rate of the input embeddings.
+        weight_decay: decoupled, on matrices other than the input embeddings.
         betas: of AdamW.
         activation_checkpointing: recompute activations in backward.
     """
@@ -44,6 +45,7 @@ class StudentEngine:
         *,
         learning_rate: float,
         factor: Callable[[int], float],
+        embedding_rate: float = 1.0,
         weight_decay: float,
         betas: tuple[float, float],
         activation_checkpointing: bool = False,
@@ -52,7 +54,8 @@ class StudentEngine:
 
         if activation_checkpointing:
             module.backbone.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[union-attr, operator]
-        optimizer = torch.optim.AdamW(_decay_groups(module, weight_decay), lr=learning_rate, betas=betas)
+        groups = _parameter_groups(module, learning_rate, embedding_rate, weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=betas)
         self.module = module
         self.device = device
         self._engine, _, _, self._schedule = deepspeed.initialize(
@@ -136,13 +139,23 @@ class StudentEngine:
         self._engine.destroy()
 
 
-def _decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; biases and normalisation weights do not."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+def _parameter_groups(
+    module: nn.Module, learning_rate: float, embedding_rate: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Matrices decay; biases, normalisation weights and input embeddings do not, the last with a rate of their own.
+
+    An embedding row learns only when its token occurs, so new vocabularies need larger steps than matrices do.
+    """
+    table = module.backbone.get_input_embeddings()  # type: ignore[union-attr, operator]
+    tokens = list(table.parameters()) if isinstance(table, nn.Embedding) else []
+    own = {id(parameter) for parameter in tokens}
+    rest = [p for p in module.parameters() if p.requires_grad and id(p) not in own]
+    groups = [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in tokens if p.requires_grad], "weight_decay": 0.0, "lr": learning_rate * embedding_rate},
     ]
+    return [group for group in groups if group["params"]]
 
 
 def _pad(tensor_BT: Tensor, length: int, value: int = 0) -> Tensor:

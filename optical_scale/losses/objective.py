@@ -1,5 +1,6 @@
 """What every objective is: a function of teacher and student token states that returns a sum and its weight."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -31,7 +32,11 @@ class Objective(Protocol):
 
 
 class Mixture:
-    """A weighted sum of named objectives on the same token states."""
+    """A weighted sum of named objectives on the same token states.
+
+    Args:
+        parts: name, weight and objective of each part; a name or metric that comes again is reported as ``name_2``.
+    """
 
     def __init__(self, parts: Sequence[tuple[str, float, Objective]]) -> None:
         self.parts = parts
@@ -40,9 +45,11 @@ class Mixture:
         """Sum of weight times loss; each part's own value and metrics are reported under its name."""
         outputs = [(name, weight, objective(teacher, student)) for name, weight, objective in self.parts]
         total = sum(weight * output.sum for _, weight, output in outputs)
-        metrics: dict[str, Tensor] = {}
-        for name, _, output in outputs:
-            metrics[name] = output.sum.detach()
-            metrics |= output.metrics
         assert isinstance(total, Tensor)
+        metrics: dict[str, Tensor] = {}
+        seen: Counter[str] = Counter()
+        for part, _, output in outputs:
+            for name, value in {part: output.sum.detach(), **output.metrics}.items():
+                seen[name] += 1
+                metrics[name if seen[name] == 1 else f"{name}_{seen[name]}"] = value
         return LossOutput(total, len(student), metrics)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import assert_never
 
 from optical_scale.backbones.encoder import Encoder, EncoderContract, build_backbone, load_backbone, load_head
-from optical_scale.backbones.surgery import keep_layers, match_vocabulary
+from optical_scale.backbones.surgery import keep_layers, match_vocabulary, set_dropout
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.backbones.vision import ImageTransform
 from optical_scale.config.backbones import Backbone, TextBackbone, VisionBackbone
@@ -33,9 +33,13 @@ def text_encoder(config: TextBackbone, tokenizer: TextTokenizer) -> Encoder:
             bos_token_id=tokenizer.tokenizer.bos_token_id,
             eos_token_id=tokenizer.tokenizer.eos_token_id,
         )
+        if config.dropout is not None:
+            set_dropout(backbone, config.dropout)
         return _with_head(backbone, config.head)
     assert config.pretrained is not None
     backbone = load_backbone(config.pretrained)
+    if config.dropout is not None:
+        set_dropout(backbone, config.dropout)
     if config.layers is not None:
         keep_layers(backbone, config.layers)
     if config.vocabulary == "match":

@@ -128,6 +128,7 @@ def _student(
         device,
         learning_rate=how.learning_rate,
         factor=learning_rate_factor(steps, how.warmup, how.decay),
+        embedding_rate=how.embedding_rate,
         weight_decay=how.weight_decay,
         betas=how.betas,
         activation_checkpointing=engine.activation_checkpointing,

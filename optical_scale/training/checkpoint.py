@@ -7,6 +7,7 @@ written last, ``COMPLETE``.
 """
 
 import logging
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -50,7 +51,9 @@ class CheckpointStore:
         target = self.folder / f"step_{step:06d}"
         temporary = self.folder / f".step_{step:06d}.tmp"
         if self.world.is_main:
-            shutil.rmtree(temporary, ignore_errors=True)
+            # Of this save, or of a run that was killed in one.
+            for abandoned in self.folder.glob(".step_*.tmp"):
+                shutil.rmtree(abandoned)
             temporary.mkdir(parents=True)
         barrier()
         write_shards(temporary)
@@ -67,7 +70,7 @@ class CheckpointStore:
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         for path in files:
             with path.open("rb") as file:
-                _flush(file.fileno())
+                os.fsync(file.fileno())
         hashes = {
             str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files
         }
@@ -110,18 +113,13 @@ class CheckpointStore:
 def complete_checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints below ``folder``, oldest first; others are named in a warning and ignored."""
     found = []
-    for path in sorted(folder.glob("step_*")):
+    # By number: names are equally long only up to step 999,999.
+    for path in sorted(folder.glob("step_*"), key=lambda path: (len(path.name), path.name)):
         if (path / COMPLETE).exists():
             found.append(path)
         else:
             logger.warning("ignoring %s: it has no %s file, so it was not finished", path, COMPLETE)
     return found
-
-
-def _flush(descriptor: int) -> None:
-    import os
-
-    os.fsync(descriptor)
 
 
 def _random_state() -> dict[str, object]:

@@ -17,24 +17,27 @@ class TrainState:
         step: optimizer updates done.
         pairs: pairs seen, by language.
         results: evaluations so far, each ``{"step", "evaluation", "language", "mode", "metric": value, …}``.
-        losses: ``[step, loss]`` at every logged step.
+        losses: ``[step, loss]`` at every logged step, the mean since the logged step before.
+        unlogged: losses of the steps since the last logged one.
     """
 
     step: int = 0
     pairs: Mapping[str, int] = field(default_factory=dict)
     results: tuple[Mapping[str, Any], ...] = ()
     losses: tuple[tuple[int, float], ...] = ()
+    unlogged: tuple[float, ...] = ()
 
-    def after_step(self, languages: Mapping[str, int]) -> "TrainState":
-        """The state one update later, having seen these pairs."""
+    def after_step(self, languages: Mapping[str, int], loss: float) -> "TrainState":
+        """The state one update later, having seen these pairs with this mean loss."""
         pairs = dict(self.pairs)
         for language, count in languages.items():
             pairs[language] = pairs.get(language, 0) + count
-        return replace(self, step=self.step + 1, pairs=pairs)
+        return replace(self, step=self.step + 1, pairs=pairs, unlogged=(*self.unlogged, loss))
 
-    def with_loss(self, loss: float) -> "TrainState":
-        """Remember the loss of the present step for the learning curve."""
-        return replace(self, losses=(*self.losses, (self.step, loss)))
+    def logged(self) -> "TrainState":
+        """Close the window of unlogged steps: their mean loss becomes a point of the learning curve."""
+        loss = sum(self.unlogged) / len(self.unlogged)
+        return replace(self, losses=(*self.losses, (self.step, loss)), unlogged=())
 
     def with_results(self, results: list[dict[str, Any]]) -> "TrainState":
         """Remember an evaluation."""
@@ -48,6 +51,7 @@ class TrainState:
             "pairs": dict(self.pairs),
             "results": [dict(result) for result in self.results],
             "losses": [list(point) for point in self.losses],
+            "unlogged": list(self.unlogged),
         }
 
     @classmethod
@@ -66,4 +70,5 @@ class TrainState:
             pairs=values["pairs"],
             results=tuple(values["results"]),
             losses=tuple((step, loss) for step, loss in values["losses"]),
+            unlogged=tuple(values["unlogged"]),
         )

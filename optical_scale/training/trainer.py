@@ -1,5 +1,6 @@
 """The loop."""
 
+import json
 import logging
 import time
 from collections import Counter
@@ -94,9 +95,9 @@ class Trainer:
 
     def fit(self) -> TrainState:
         """Train until the last step or an agreed stop; the returned state says which."""
-        self._restore()
+        resumed = self._restore()
         with Preemption(self.student.device) as preemption:
-            if self.state.step == 0:
+            if not resumed:
                 self._measure()
                 if self.times.checkpoint_at_start:
                     self._save()
@@ -117,18 +118,18 @@ class Trainer:
 
     def _advance(self, micro_batches: list[PairBatch]) -> None:
         result = self.step(micro_batches)
-        self.state = self.state.after_step(Counter(name for batch in micro_batches for name in batch.languages))
-        self._window.add(sum(len(batch) for batch in micro_batches), result.values["loss"])
+        languages = Counter(name for batch in micro_batches for name in batch.languages)
+        self.state = self.state.after_step(languages, result.values["loss"])
+        self._window.add(languages.total())
         last = self.state.step == self.times.steps
         if last or _due(self.state.step, self.times.log_every):
-            loss, pairs_per_second = self._window.close()
-            self.state = self.state.with_loss(loss)
+            self.state = self.state.logged()
             values = {
                 **result.values,
-                "loss": loss,
+                "loss": self.state.losses[-1][1],
                 "gradient_norm": result.update.gradient_norm,
                 "learning_rate": result.update.learning_rate,
-                "pairs_per_second_per_rank": pairs_per_second,
+                "pairs_per_second_per_rank": self._window.close(),
             }
             for hook in self.hooks:
                 hook.stepped(self.state, values)
@@ -154,40 +155,36 @@ class Trainer:
         logger.info("checkpoint %s", path)
         self._window.restart()
 
-    def _restore(self) -> None:
-        import json
-
+    def _restore(self) -> bool:
+        """Continue from the newest checkpoint; False if there is none."""
         checkpoint = self.store.latest()
         if checkpoint is None:
-            return
+            return False
         self.student.load(checkpoint)
         self.state = TrainState.from_json(json.loads((checkpoint / "train_state.json").read_text(encoding="utf-8")))
         self.loader.restore(json.loads((checkpoint / "stream.json").read_text(encoding="utf-8")))
         self.store.restore_random_state(checkpoint)
         logger.info("continuing after step %d from %s", self.state.step, checkpoint)
+        return True
 
 
 class _Window:
-    """Mean loss and speed since the last log line."""
+    """Speed since the last log line; evaluations and checkpoints do not count."""
 
     def __init__(self) -> None:
         self.restart()
-        self._losses: list[float] = []
 
     def restart(self) -> None:
         self._started = time.perf_counter()
         self._pairs = 0
 
-    def add(self, pairs: int, loss: float) -> None:
+    def add(self, pairs: int) -> None:
         self._pairs += pairs
-        self._losses.append(loss)
 
-    def close(self) -> tuple[float, float]:
-        loss = sum(self._losses) / len(self._losses)
+    def close(self) -> float:
         speed = self._pairs / max(1e-9, time.perf_counter() - self._started)
-        self._losses = []
         self.restart()
-        return loss, speed
+        return speed
 
 
 def _due(step: int, every: int) -> bool:

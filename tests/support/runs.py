@@ -32,21 +32,24 @@ class Workshop:
         self.folder = folder
         self.shards = write_shards(folder / "shards", pairs)
         self.pieces = write_tokenizer(folder / "tokenizer")
+        self.teacher = {"backbone": self.backbone(0.0)}
 
-    def config(self, run: str, dropout: float = 0.0, **sections: Any) -> Path:
-        """Write ``run.yaml`` for the run folder ``run``; ``sections`` replace or extend the defaults, one level deep."""
-        backbone: dict[str, Any] = {
+    def backbone(self, dropout: float) -> dict[str, Any]:
+        """A tiny encoder from scratch."""
+        return {
             "kind": "text",
             "architecture": tiny_xlmr(self.pieces, dropout),
             "tokenizer": str(self.folder / "tokenizer"),
             "max_tokens": 24,
         }
-        teacher = backbone | {"architecture": tiny_xlmr(self.pieces)}
+
+    def config(self, run: str, dropout: float = 0.0, **sections: Any) -> Path:
+        """Write ``run.yaml`` for the run folder ``run``; ``sections`` replace or extend the defaults, one level deep."""
         values: dict[str, Any] = {
             "run": str(self.folder / run),
             "seed": 3,
-            "teacher": {"backbone": teacher},
-            "student": {"backbone": backbone},
+            "teacher": self.teacher,
+            "student": {"backbone": self.backbone(dropout)},
             "stream": {"sources": [{"shards": str(self.shards)}], "pairs_per_step": 8, "micro_batch_pairs": 4},
             "objective": {
                 "name": "mixture",

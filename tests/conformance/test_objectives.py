@@ -1,0 +1,235 @@
+"""What every objective must do, on random token states of uneven lengths."""
+
+import pytest
+import torch
+import torch.distributed as dist
+from pydantic import TypeAdapter
+
+from optical_scale.batch import TokenStates
+from optical_scale.config import objectives as schema
+from optical_scale.recipes.build_objective import objective as build
+from tests.support.processes import run_ranks
+
+B, N, M, D = 6, 7, 9, 16
+
+OBJECTIVES = {
+    "optimal_transport": {"name": "optimal_transport", "epsilon": 0.05, "iterations": 40},
+    "mse": {"name": "mse"},
+    "contrastive": {"name": "contrastive", "temperature": 0.1},
+    "late_interaction": {"name": "contrastive", "temperature": 0.1, "late_interaction": 0.5},
+    "mixture": {
+        "name": "mixture",
+        "parts": [
+            {"weight": 2.0, "objective": {"name": "optimal_transport", "epsilon": 0.05}},
+            {"weight": 0.5, "objective": {"name": "mse"}},
+        ],
+    },
+}
+# The negatives of a contrastive pair are the other pairs of its batch, so the sum of two halves is another loss.
+SEPARABLE = ("optimal_transport", "mse", "mixture")
+
+every_objective = pytest.mark.parametrize("name", OBJECTIVES)
+every_separable = pytest.mark.parametrize("name", SEPARABLE)
+
+
+def objective(name):
+    return build(TypeAdapter(schema.Objective).validate_python(OBJECTIVES[name]))
+
+
+def states(tokens, seed, rows=B, gradient=False):
+    """Random vectors; row b has between two real tokens, first and last of which are special, and ``tokens``."""
+    generator = torch.Generator().manual_seed(seed)
+    x_BTD = torch.randn(rows, tokens, D, generator=generator)
+    lengths_B1 = torch.randint(4, tokens + 1, (rows, 1), generator=generator)
+    position_1T = torch.arange(tokens)[None]
+    attention_BT = position_1T < lengths_B1
+    return TokenStates(x_BTD.requires_grad_(gradient), (position_1T > 0) & (position_1T < lengths_B1 - 1), attention_BT)
+
+
+def rows_of(batch, rows):
+    return TokenStates(batch.x_BTD[rows], batch.mask_BT[rows], batch.attention_BT[rows])
+
+
+def padded(batch, extra, value):
+    shape = (len(batch), extra)
+    off_BT = torch.zeros(shape, dtype=torch.bool)
+    return TokenStates(
+        torch.cat([batch.x_BTD, torch.full((*shape, D), value)], 1),
+        torch.cat([batch.mask_BT, off_BT], 1),
+        torch.cat([batch.attention_BT, off_BT], 1),
+    )
+
+
+def leaf(batch):
+    return TokenStates(batch.x_BTD.detach().clone().requires_grad_(), batch.mask_BT, batch.attention_BT)
+
+
+def test_the_union_is_covered():
+    members = {member.model_fields["name"].annotation.__args__[0] for member in schema.Objective.__args__[0].__args__}
+    assert members == {values["name"] for values in OBJECTIVES.values()}
+
+
+@every_objective
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_padding_changes_nothing(name, value):
+    teacher, student = states(N, 0), states(M, 1, gradient=True)
+    plain = objective(name)(teacher, student)
+    (expected,) = torch.autograd.grad(plain.sum, student.x_BTD)
+    more = leaf(padded(student, 4, value))
+    output = objective(name)(padded(teacher, 3, value), more)
+    (gradient,) = torch.autograd.grad(output.sum, more.x_BTD)
+    torch.testing.assert_close(output.sum, plain.sum, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient[:, :M], expected, rtol=1e-4, atol=1e-6)
+    assert not gradient[:, M:].any()
+    assert output.metrics.keys() == plain.metrics.keys()
+    for metric, total in plain.metrics.items():
+        torch.testing.assert_close(output.metrics[metric], total, rtol=1e-4, atol=1e-5)
+
+
+@every_separable
+def test_a_split_batch_has_the_same_sum_and_gradient(name):
+    teacher, student = states(N, 2), states(M, 3, gradient=True)
+    whole = objective(name)(teacher, student)
+    (expected,) = torch.autograd.grad(whole.sum, student.x_BTD)
+    parts = [
+        objective(name)(rows_of(teacher, rows), rows_of(student, rows)) for rows in (slice(0, 2), slice(2, None))
+    ]
+    (gradient,) = torch.autograd.grad(sum(part.sum for part in parts), student.x_BTD)
+    torch.testing.assert_close(sum(part.sum for part in parts), whole.sum, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
+    assert sum(part.weight for part in parts) == whole.weight == B
+    for metric, total in whole.metrics.items():
+        torch.testing.assert_close(sum(part.metrics[metric] for part in parts), total, rtol=1e-4, atol=1e-5)
+
+
+@every_objective
+def test_a_contrastive_split_is_another_loss_and_only_that(name):
+    teacher, student = states(N, 2), states(M, 3)
+    whole = objective(name)(teacher, student).sum
+    halves = sum(
+        objective(name)(rows_of(teacher, rows), rows_of(student, rows)).sum for rows in (slice(0, 3), slice(3, None))
+    )
+    assert (whole > halves + 0.1) == (name not in SEPARABLE)
+
+
+@every_objective
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_loss_and_gradient_are_finite(name, scale):
+    teacher, student = states(N, 4), states(M, 5)
+    student = leaf(TokenStates(student.x_BTD * scale, student.mask_BT, student.attention_BT))
+    output = objective(name)(teacher, student)
+    output.sum.backward()
+    assert output.sum.isfinite()
+    assert student.x_BTD.grad.isfinite().all()
+    assert student.x_BTD.grad.abs().sum() > 0
+    assert all(value.ndim == 0 and not value.requires_grad for value in output.metrics.values())
+
+
+@every_objective
+def test_only_real_tokens_get_gradient(name):
+    teacher, student = states(N, 4, gradient=True), states(M, 5, gradient=True)
+    objective(name)(teacher, student).sum.backward()
+    for side in (teacher, student):
+        assert not side.x_BTD.grad[~side.attention_BT].any()
+        assert side.x_BTD.grad[side.mask_BT].abs().sum(-1).min() > 0
+    frozen, student = states(N, 4), states(M, 5, gradient=True)
+    objective(name)(frozen, student).sum.backward()
+    assert frozen.x_BTD.grad is None
+    assert student.x_BTD.grad.any()
+
+
+def test_transport_leaves_special_tokens_alone():
+    student = states(M, 5, gradient=True)
+    objective("optimal_transport")(states(N, 4), student).sum.backward()
+    assert not student.x_BTD.grad[~student.mask_BT].any()
+
+
+def plain_contrast(seed):
+    """Rows that are far apart, so that the right one is by far the nearest."""
+    teacher = states(N, seed)
+    centre_B1D = 3 * torch.eye(B, D)[:, None]
+    return TokenStates(teacher.x_BTD * 0.1 + centre_B1D, teacher.mask_BT, teacher.attention_BT)
+
+
+@every_objective
+def test_the_minimum_is_the_teacher(name):
+    teacher = plain_contrast(6)
+    loss = objective(name)
+    at_teacher = loss(teacher, leaf(teacher)).sum.detach()
+    generator = torch.Generator().manual_seed(0)
+    for size in (0.3, 1.0):
+        noise = torch.randn(teacher.x_BTD.shape, generator=generator)
+        moved = TokenStates(teacher.x_BTD + size * noise, teacher.mask_BT, teacher.attention_BT)
+        assert loss(teacher, moved).sum > at_teacher
+    wrong = rows_of(teacher, torch.arange(B).roll(1))
+    assert loss(teacher, wrong).sum > at_teacher
+
+
+def test_the_loss_of_the_teacher_itself_is_zero():
+    teacher = states(N, 6)
+    torch.testing.assert_close(objective("mse")(teacher, teacher).sum, torch.tensor(0.0), atol=1e-6, rtol=0)
+    sharp = build(schema.OptimalTransport(name="optimal_transport", epsilon=0.01, iterations=100))
+    torch.testing.assert_close(sharp(teacher, teacher).sum, torch.tensor(0.0), atol=1e-4, rtol=0)
+
+
+@every_objective
+def test_the_order_of_pairs_is_irrelevant(name):
+    teacher, student = states(N, 7), states(M, 8, gradient=True)
+    order = torch.randperm(B, generator=torch.Generator().manual_seed(1))
+    plain = objective(name)(teacher, student)
+    (expected,) = torch.autograd.grad(plain.sum, student.x_BTD)
+    shuffled = leaf(rows_of(student, order))
+    output = objective(name)(rows_of(teacher, order), shuffled)
+    (gradient,) = torch.autograd.grad(output.sum, shuffled.x_BTD)
+    torch.testing.assert_close(output.sum, plain.sum, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient, expected[order], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["contrastive", "late_interaction"])
+def test_the_same_teacher_sentence_is_no_negative(name):
+    teacher, student = states(N, 9, rows=2), states(M, 10, rows=2, gradient=True)
+    once = objective(name)(rows_of(teacher, [0]), rows_of(student, [0]))
+    assert once.sum.item() == pytest.approx(0.0, abs=1e-6)
+    twice = objective(name)(rows_of(teacher, [0, 0]), student)
+    assert twice.sum.item() == pytest.approx(0.0, abs=1e-6)
+    assert objective(name)(teacher, student).sum.item() > 1e-3
+    twice.sum.backward()
+    assert student.x_BTD.grad.isfinite().all()
+
+
+def projected_loss(name, teacher, student):
+    """The loss of ``student`` after a projection, and that projection, which all ranks share."""
+    shared_DD = torch.randn(D, D, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    projected = TokenStates(student.x_BTD @ shared_DD, student.mask_BT, student.attention_BT)
+    return objective(name)(teacher, projected), shared_DD
+
+
+def compare_ranks(name, file):
+    """On every rank: this rank's half of a batch, after the engine's averaging, equals the whole batch alone."""
+    rank, size = dist.get_rank(), dist.get_world_size()
+    half = slice(rank * B // size, (rank + 1) * B // size)
+    mine = rows_of(states(M, 12), half)
+    # One rank pads less than the other, as real batches do.
+    cut = M + 2 if rank else int(mine.attention_BT.sum(1).max())
+    mine = padded(mine, 2, 0.0)
+    mine = TokenStates(mine.x_BTD[:, :cut], mine.mask_BT[:, :cut], mine.attention_BT[:, :cut])
+    output, shared_DD = projected_loss(name, rows_of(states(N, 11), half), mine)
+    (output.sum * (size / B)).backward()
+    value, accuracy = output.sum.detach() / B, output.metrics["in_batch_accuracy"]
+    gradient_DD = shared_DD.grad / size
+    for total in (value, accuracy, gradient_DD):
+        dist.all_reduce(total)
+    expected = torch.load(file)
+    torch.testing.assert_close(value, expected["value"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient_DD, expected["gradient"], rtol=1e-4, atol=1e-6)
+    assert accuracy == expected["accuracy"]
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("name", ["contrastive", "late_interaction"])
+def test_two_processes_are_one_batch(name, tmp_path):
+    output, shared_DD = projected_loss(name, states(N, 11), states(M, 12))
+    (output.sum / B).backward()
+    whole = {"value": output.sum.detach() / B, "gradient": shared_DD.grad}
+    torch.save(whole | {"accuracy": output.metrics["in_batch_accuracy"]}, tmp_path / "whole.pt")
+    run_ranks("tests.conformance.test_objectives", "compare_ranks", name, tmp_path / "whole.pt")

@@ -1,0 +1,62 @@
+"""Whatever the ZeRO stage and the number of processes, training is the same: `optical-scale train` on a tiny model."""
+
+import os
+import subprocess
+
+import pytest
+
+from optical_scale.engine.launch import launch_command
+from tests.support.processes import ROOT, TRAIN, environment, finish, start
+from tests.support.runs import Workshop, steps_of
+
+pytestmark = pytest.mark.distributed
+
+# fp32 sums in another order differ by some 1e-7 relative; Adam's steps carry that on for six updates.
+TOLERANCE = 1e-5
+STEPS = 6
+
+# name: (processes, student stage, teacher stage, pairs per micro-batch); 8 pairs a step, so 2 pairs accumulate twice.
+RUNS = {
+    "alone": (1, 0, 0, 4),
+    "stage0": (2, 0, 0, 4),
+    "stage1": (2, 1, 3, 4),
+    "stage2": (2, 2, 0, 2),
+    "stage3": (2, 3, 3, 2),
+}
+
+
+def write(workshop, name, stage, teacher_stage, micro_batch_pairs):
+    return workshop.config(
+        name,
+        stream={"micro_batch_pairs": micro_batch_pairs},
+        student={"engine": {"zero_stage": stage, "persistent_parameters": 100}},
+        teacher=workshop.teacher | {"engine": {"zero_stage": teacher_stage, "persistent_parameters": 0}},
+        optimization={"steps": STEPS},
+    )
+
+
+@pytest.fixture(scope="module")
+def curves(tmp_path_factory):
+    workshop = Workshop(tmp_path_factory.mktemp("zero"))
+    for name, (processes, *settings) in RUNS.items():
+        finish(start([*TRAIN, write(workshop, name, *settings)], processes))
+    # One more run through the launcher that users start, which sets the ranks itself.
+    path = write(workshop, "launched", 3, 0, 4)
+    command = launch_command(2, "optical_scale", ["train", str(path)])
+    given = environment()
+    variables = os.environ | {name: given[name] for name in ("OMP_NUM_THREADS", "DS_ACCELERATOR", "PYTHONPATH")}
+    done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {name: steps_of(workshop.folder / name, "loss", "gradient_norm") for name in (*RUNS, "launched")}
+
+
+def test_training_alone_learns(curves):
+    losses = [loss for loss, _ in curves["alone"].values()]
+    assert list(curves["alone"]) == list(range(1, STEPS + 1))
+    assert losses[-1] < losses[0] / 2
+
+
+@pytest.mark.parametrize("name", [*list(RUNS)[1:], "launched"])
+def test_two_processes_equal_one(curves, name):
+    for step, values in curves["alone"].items():
+        assert curves[name][step] == pytest.approx(values, rel=TOLERANCE), f"loss and gradient norm of step {step}"

@@ -1,0 +1,86 @@
+import pytest
+from pydantic import ValidationError
+
+from optical_scale.config.run import EvaluateConfig, TokenizerConfig, TrainConfig
+
+TEXT = {"kind": "text", "pretrained": "models/m"}
+VISION = {"kind": "vision", "architecture": {"model_type": "vit"}}
+SCRATCH = {"kind": "text", "architecture": {"model_type": "xlm-roberta"}, "tokenizer": "t"}
+
+
+def train(**changes):
+    values = {
+        "run": "runs/a",
+        "teacher": {"backbone": TEXT},
+        "student": {"backbone": SCRATCH},
+        "stream": {"sources": [{"shards": "s"}], "pairs_per_step": 8, "micro_batch_pairs": 4},
+        "objective": {"name": "mse"},
+        "optimization": {"steps": 10},
+    }
+    return TrainConfig.model_validate(values | changes)
+
+
+def test_defaults_are_the_papers_and_the_safe_ones():
+    config = train()
+    assert config.student.engine.zero_stage == config.teacher.engine.zero_stage == 3
+    assert config.checkpoints.keep == 2
+    assert config.evaluation == []
+    with pytest.raises(ValidationError, match="frozen"):
+        config.seed = 4
+
+
+def test_training_on_pairs_alone_needs_no_teacher():
+    assert train(teacher=None).teacher is None
+
+
+def test_a_vision_student_has_a_teacher_and_no_bitext():
+    assert train(student={"backbone": VISION}).student.backbone.kind == "vision"
+    with pytest.raises(ValidationError, match="a vision student reads only the image side"):
+        train(student={"backbone": VISION}, teacher=None)
+    with pytest.raises(ValidationError, match="cannot be evaluated on bitext"):
+        train(student={"backbone": VISION}, evaluation=[{"name": "bitext", "shards": "v"}])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimization": {}}, "exactly one of `steps` and `epochs`"),
+        ({"optimization": {"steps": 1, "epochs": 1.0}}, "exactly one of `steps` and `epochs`"),
+        ({"optimization": {"steps": 1, "warmup": 1.5}}, "less than or equal to 1"),
+        ({"optimization": {"steps": 1, "betas": [0.9]}}, "betas"),
+        ({"student": {"backbone": {"kind": "text"}}}, "give either `pretrained`"),
+        ({"student": {"backbone": TEXT | {"architecture": {"model_type": "bert"}}}}, "give either `pretrained`"),
+        ({"student": {"backbone": SCRATCH | {"tokenizer": None}}}, "needs `tokenizer`"),
+        ({"student": {"backbone": SCRATCH | {"architecture": {"hidden_size": 4}}}}, "must name `model_type`"),
+        ({"student": {"backbone": SCRATCH | {"layers": [0]}}}, "select from pretrained weights"),
+        ({"student": {"backbone": TEXT | {"vocabulary": "match"}}}, "needs `tokenizer`"),
+        ({"student": {"backbone": VISION | {"architecture": {}}}}, "must name `model_type`"),
+        ({"objective": {"name": "wasserstein"}}, "wasserstein"),
+        ({"objective": {"name": "mixture", "parts": []}}, "at least 1"),
+        ({"stream": {"sources": [], "pairs_per_step": 8, "micro_batch_pairs": 4}}, "at least 1"),
+        ({"teacher": {"backbone": TEXT, "engine": {"zero_stage": 2}}}, "zero_stage"),
+        ({"sed": 1}, "Extra inputs"),
+    ],
+)
+def test_impossible_runs_are_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        train(**changes)
+
+
+def test_an_evaluation_has_a_stage_and_a_collection():
+    values = {
+        "output": "report",
+        "teacher": TEXT,
+        "stages": [{"name": "after", "student": TEXT}],
+        "evaluation": [{"name": "bitext", "shards": "v"}],
+    }
+    assert EvaluateConfig.model_validate(values).epsilon == 0.02
+    for field in ("stages", "evaluation"):
+        with pytest.raises(ValidationError, match="at least 1"):
+            EvaluateConfig.model_validate(values | {field: []})
+
+
+def test_a_tokenizer_has_room_for_its_special_pieces():
+    assert TokenizerConfig(output="t", shards=["s"]).vocabulary == 8000
+    with pytest.raises(ValidationError, match="greater than or equal to 64"):
+        TokenizerConfig(output="t", shards=["s"], vocabulary=10)

@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from optical_scale.batch import TokenStates
+from optical_scale.losses.mse import PooledMSE
+from optical_scale.losses.objective import Mixture
+from optical_scale.losses.optimal_transport import OptimalTransport
+
+
+def states(seed):
+    x_BTD = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(seed))
+    mask_BT = torch.ones(3, 5, dtype=torch.bool)
+    return TokenStates(x_BTD, mask_BT, mask_BT)
+
+
+def test_mixture_is_the_weighted_sum_and_reports_its_parts():
+    teacher, student = states(0), states(1)
+    transport, mse = OptimalTransport(), PooledMSE()
+    first, second = transport(teacher, student), mse(teacher, student)
+    mixed = Mixture([("optimal_transport", 2.0, transport), ("mse", 0.5, mse)])(teacher, student)
+    assert mixed.sum.item() == pytest.approx(2.0 * first.sum.item() + 0.5 * second.sum.item())
+    assert mixed.weight == 3
+    assert mixed.metrics["optimal_transport"].item() == pytest.approx(first.sum.item())
+    assert mixed.metrics["mse"].item() == pytest.approx(second.sum.item())
+    assert mixed.metrics["marginal_error"] == first.metrics["marginal_error"]
+
+
+def test_two_parts_of_one_kind_are_reported_apart():
+    teacher, student = states(0), states(1)
+    sharp, blunt = OptimalTransport(0.01), OptimalTransport(1.0)
+    mixed = Mixture([("optimal_transport", 1.0, sharp), ("optimal_transport", 1.0, blunt)])(teacher, student)
+    assert mixed.metrics["optimal_transport"].item() == pytest.approx(sharp(teacher, student).sum.item())
+    assert mixed.metrics["optimal_transport_2"].item() == pytest.approx(blunt(teacher, student).sum.item())
+    for metric in ("effective_matches", "marginal_error"):
+        assert mixed.metrics[metric] == sharp(teacher, student).metrics[metric]
+        assert mixed.metrics[f"{metric}_2"] == blunt(teacher, student).metrics[metric]

@@ -1,0 +1,113 @@
+import json
+import logging
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from optical_scale.errors import CheckpointError
+from optical_scale.runtime.files import sha256
+from optical_scale.runtime.world import World
+from optical_scale.training.checkpoint import CheckpointStore, complete_checkpoints
+
+
+@pytest.fixture
+def store(tmp_path):
+    return CheckpointStore(tmp_path / "checkpoints", World(), keep=2)
+
+
+def save(store, step, content="weights"):
+    def write_shards(folder):
+        (folder / "student").mkdir()
+        (folder / "student" / "shard.pt").write_text(content)
+
+    return store.save(step, write_shards, lambda folder: (folder / "config.yaml").write_text("run: a"))
+
+
+def names(store):
+    return sorted(path.name for path in store.folder.iterdir())
+
+
+def test_a_checkpoint_is_sealed_with_the_hashes_of_all_its_files(store):
+    folder = save(store, 7)
+    assert folder.name == "step_000007"
+    recorded = json.loads((folder / "files.json").read_text())
+    present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert recorded.keys() == present - {"files.json", "COMPLETE"}
+    assert recorded.keys() == {"student/shard.pt", "config.yaml", "random_00000.pt"}
+    for name, facts in recorded.items():
+        assert facts == {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
+
+
+def test_the_newest_are_kept_and_the_start_besides(store):
+    for step in (0, 2, 4, 6):
+        save(store, step)
+    assert names(store) == ["step_000000", "step_000004", "step_000006"]
+    assert store.latest().name == "step_000006"
+
+
+def test_no_checkpoint_is_none(store):
+    assert store.latest() is None
+
+
+def test_steps_are_ordered_by_number(store):
+    for step in (999_998, 999_999, 1_000_000):
+        save(store, step)
+    assert store.latest().name == "step_1000000"
+    assert names(store) == ["step_1000000", "step_999999"]
+
+
+def test_an_unfinished_one_is_named_and_ignored(store, caplog):
+    save(store, 2)
+    (store.folder / "step_000004").mkdir()
+    logger = logging.getLogger("optical_scale")
+    logger.propagate, before = True, logger.propagate
+    try:
+        assert store.latest().name == "step_000002"
+    finally:
+        logger.propagate = before
+    assert "step_000004: it has no COMPLETE file" in caplog.text
+    save(store, 4)
+    assert [path.name for path in complete_checkpoints(store.folder)] == ["step_000002", "step_000004"]
+
+
+@pytest.mark.parametrize("part", ["shards", "rest"])
+def test_a_failed_save_leaves_the_last_checkpoint_and_the_next_save_tidies(store, part):
+    save(store, 2)
+
+    def fail(folder):
+        (folder / "half").write_text("")
+        raise OSError("disk full")
+
+    writers = (fail, lambda folder: None) if part == "shards" else (lambda folder: None, fail)
+    with pytest.raises(OSError, match="disk full"):
+        store.save(4, *writers)
+    assert store.latest().name == "step_000002"
+    save(store, 6)
+    assert names(store) == ["step_000002", "step_000006"]
+
+
+def test_saving_a_step_again_replaces_it(store):
+    save(store, 2, "old")
+    folder = save(store, 2, "new")
+    assert (folder / "student" / "shard.pt").read_text() == "new"
+    assert names(store) == ["step_000002"]
+
+
+def test_all_generators_continue_where_they_stood(store):
+    def draw():
+        return random.random(), float(np.random.rand()), torch.rand(2).tolist()
+
+    folder = save(store, 1)
+    expected = draw()
+    draw()
+    store.restore_random_state(folder)
+    assert draw() == expected
+
+
+def test_another_number_of_processes_is_refused(store, tmp_path):
+    folder = save(store, 1)
+    two = CheckpointStore(store.folder, World(1, 2, 1, 2), keep=2)
+    with pytest.raises(CheckpointError, match="written by 1 processes, this run has 2; start it with 1"):
+        two.restore_random_state(folder)

@@ -1,0 +1,118 @@
+import math
+
+import pytest
+import torch
+
+from optical_scale.batch import PairBatch, TokenBatch, TokenStates
+from optical_scale.engine.student import Update
+from optical_scale.errors import EngineError
+from optical_scale.losses.mse import PooledMSE
+from optical_scale.training.step import TrainStep
+from tests.support.processes import run_ranks
+
+VOCABULARY, WIDTH = 11, 4
+
+
+class TableEngine:
+    """A student engine without DeepSpeed: one embedding table, plain SGD, averaged over ranks by the caller's rule."""
+
+    def __init__(self, accumulation, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        self.table = torch.randn(VOCABULARY, WIDTH, generator=generator).requires_grad_()
+        self.accumulation, self.done, self.device = accumulation, 0, torch.device("cpu")
+
+    def encode(self, batch):
+        return TokenStates(self.table[batch.ids_BT], batch.mask_BT, batch.attention_BT)
+
+    def encode_both(self, source, target):
+        return self.encode(source), self.encode(target)
+
+    def backward(self, loss_sum, global_weight):
+        (loss_sum / global_weight).backward()
+
+    def finish_micro_batch(self):
+        self.done += 1
+        if self.done % self.accumulation:
+            return None
+        norm = float(self.table.grad.norm())
+        with torch.no_grad():
+            self.table -= 0.1 * self.table.grad
+        self.table.grad = None
+        return Update(norm, 0.1)
+
+
+class FrozenTable(TableEngine):
+    """The teacher's side of the same."""
+
+    def encode(self, batch):
+        return super().encode(batch).detach()
+
+
+def pairs(*rows):
+    ids_BT = torch.tensor(rows)
+    mask_BT = torch.ones_like(ids_BT, dtype=torch.bool)
+    tokens = TokenBatch(ids_BT, mask_BT, mask_BT)
+    return PairBatch(tokens, tokens, ("sw",) * len(rows), tuple(f"k{i}" for i in range(len(rows))))
+
+
+WHOLE = [[1, 2, 3], [4, 5, 6], [7, 8, 9], [1, 9, 10]]
+
+
+def step(accumulation, seed=0, teacher=True):
+    student = TableEngine(accumulation, seed)
+    return TrainStep(FrozenTable(1, seed=9) if teacher else None, student, PooledMSE()), student
+
+
+def test_micro_batches_of_uneven_size_are_one_batch():
+    whole, alone = step(1)
+    parts, together = step(2)
+    first = whole([pairs(*WHOLE)])
+    second = parts([pairs(*WHOLE[:1]), pairs(*WHOLE[1:])])
+    assert second.values["loss"] == pytest.approx(first.values["loss"], rel=1e-5)
+    assert second.update.gradient_norm == pytest.approx(first.update.gradient_norm, rel=1e-5)
+    torch.testing.assert_close(together.table, alone.table)
+
+
+def test_steps_learn():
+    train, _ = step(1)
+    losses = [train([pairs(*WHOLE)]).values["loss"] for _ in range(20)]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_without_teacher_the_student_reads_both_sides():
+    train, student = step(1, teacher=False)
+    before = student.table.detach().clone()
+    # Both sides are the same text, so the loss is 0 and nothing moves.
+    assert train([pairs(*WHOLE)]).values["loss"] == pytest.approx(0.0, abs=1e-6)
+    torch.testing.assert_close(student.table.detach(), before)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_loss_that_is_not_finite_stops_before_the_update(bad, place):
+    train, student = step(2)
+    batches = [pairs([1, 2]), pairs([3, 4])]
+    with torch.no_grad():
+        student.table[1 + 2 * place] = bad
+    before = student.table.detach().clone()
+    with pytest.raises(EngineError, match=r"the loss is nan .*'k0'.* were not updated"):
+        train(batches)
+    torch.testing.assert_close(student.table.detach(), before, equal_nan=True)
+
+
+def one_rank_is_broken():
+    import torch.distributed as dist
+
+    train, student = step(1)
+    if dist.get_rank() == 1:
+        with torch.no_grad():
+            student.table[1] = math.nan
+    with pytest.raises(EngineError, match="the loss is nan"):
+        train([pairs([1, 2])])
+    if dist.get_rank() == 0:
+        assert student.table.isfinite().all()
+
+
+@pytest.mark.distributed
+def test_all_ranks_stop_when_one_is_broken():
+    run_ranks("tests.unit.training.test_step", "one_rank_is_broken")
