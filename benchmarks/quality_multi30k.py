@@ -73,7 +73,8 @@ def train(arguments: argparse.Namespace, folder: Path, pairs: int, objective: st
             f"teacher.backbone.pretrained={arguments.minilm}", f"student.backbone.pretrained={arguments.minilm}",
             f"student.backbone.tokenizer={folder / 'tokenizer'}", f"stream.sources.0.shards={folder / 'shards'}",
             f"objective={OBJECTIVES[objective]}", "optimization.epochs=null", f"optimization.steps={steps}",
-            f"evaluation.0.shards={arguments.output / 'validation'}", f"evaluation.0.languages=[{', '.join(arguments.languages)}]", "--processes", str(arguments.processes),
+            f"evaluation.0.shards={arguments.output / 'validation'}",
+            f"evaluation.0.languages=[{', '.join(arguments.languages)}]", "--processes", str(arguments.processes),
             *arguments.override,
         )  # fmt: skip
         events = [json.loads(line) for line in (target / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
