@@ -1,4 +1,4 @@
-"""The file that the deepspeed launcher starts on every rank: deepspeed [--hostfile hosts] launch/train.py --config FILE."""
+"""What the deepspeed launcher starts on every rank: deepspeed [--hostfile hosts] launch/train.py --config FILE."""
 
 import argparse
 import sys

@@ -1,11 +1,13 @@
 """A smaller or re-vocabularied network cut from pretrained weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from optical_scale.backbones.lexicon import expected_vectors, learn_lexicon
 from optical_scale.errors import ConfigError
 
 
@@ -64,3 +66,46 @@ def match_vocabulary(backbone: nn.Module, old: PreTrainedTokenizerFast, new: Pre
     config = backbone.config
     config.vocab_size = len(new)  # type: ignore[union-attr]
     config.pad_token_id = new.pad_token_id  # type: ignore[union-attr]
+
+
+def translate_vocabulary(
+    backbone: nn.Module,
+    old: PreTrainedTokenizerFast,
+    new: PreTrainedTokenizerFast,
+    pairs: Iterable[tuple[str, str]],
+    *,
+    max_tokens: int,
+) -> None:
+    """Like :func:`match_vocabulary`, but pieces seen in ``pairs`` start from the vectors of their translations.
+
+    A piece s starts from sum_t p(t | s) E_t with p from :func:`~.lexicon.learn_lexicon`. Takes seconds for 100,000
+    pairs.
+
+    Args:
+        backbone: changed in place.
+        old: its tokenizer, which reads the English side.
+        new: the tokenizer to come, which reads the other side.
+        pairs: English text and its translation, in an order that is the same on every rank.
+        max_tokens: longer texts are cut.
+    """
+    table: nn.Embedding = backbone.get_input_embeddings()  # type: ignore[operator]
+    lexicon = learn_lexicon(_ids(pairs, old, new, max_tokens))
+    pieces_S, vectors_SD = expected_vectors(lexicon, table.weight.detach())
+    match_vocabulary(backbone, old, new)
+    fresh: nn.Embedding = backbone.get_input_embeddings()  # type: ignore[operator]
+    with torch.no_grad():
+        fresh.weight[pieces_S] = vectors_SD
+
+
+def _ids(
+    pairs: Iterable[tuple[str, str]], old: PreTrainedTokenizerFast, new: PreTrainedTokenizerFast, max_tokens: int
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Ids of both sides without special tokens and unknown pieces."""
+    rest = iter(pairs)
+    while rows := list(islice(rest, 1024)):
+        sides = [
+            tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=max_tokens)["input_ids"]
+            for tokenizer, texts in zip((old, new), zip(*rows, strict=True), strict=True)
+        ]
+        for source, target in zip(*sides, strict=True):
+            yield [i for i in source if i != old.unk_token_id], [i for i in target if i != new.unk_token_id]

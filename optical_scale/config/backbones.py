@@ -20,9 +20,10 @@ class TextBackbone(Schema):
     """Layers of `pretrained` to keep, in order (0 is the first); null keeps all."""
     tokenizer: Path | None = None
     """Tokenizer folder; null takes the one in `pretrained`."""
-    vocabulary: Literal["keep", "match"] = "keep"
+    vocabulary: Literal["keep", "match", "translate"] = "keep"
     """keep: the tokenizer belongs to the weights. match: another tokenizer; its pieces start from the mean of the
-    vectors that the pretrained tokenizer gives them."""
+    vectors that the pretrained tokenizer gives them. translate: as match, but pieces that occur in the run's bitext
+    start from the vectors of their English translations, learned from up to 100,000 pairs in seconds; student only."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Probability in all dropout layers; null keeps what the configuration says."""
     head: PositiveInt | None = None
@@ -43,10 +44,10 @@ class TextBackbone(Schema):
                 raise ValueError("a network from scratch needs `tokenizer`, the folder of a trained tokenizer")
             if "model_type" not in self.architecture:
                 raise ValueError("`architecture` must name `model_type`, for example xlm-roberta")
-            if self.layers is not None or self.vocabulary == "match":
-                raise ValueError("`layers` and `vocabulary: match` select from pretrained weights; set `pretrained`")
-        if self.vocabulary == "match" and self.tokenizer is None:
-            raise ValueError("`vocabulary: match` needs `tokenizer`, the new tokenizer's folder")
+            if self.layers is not None or self.vocabulary != "keep":
+                raise ValueError("`layers` and `vocabulary: match` or `translate` start from weights; set `pretrained`")
+        if self.vocabulary != "keep" and self.tokenizer is None:
+            raise ValueError(f"`vocabulary: {self.vocabulary}` needs `tokenizer`, the new tokenizer's folder")
         return self
 
 

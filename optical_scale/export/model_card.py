@@ -87,15 +87,14 @@ def _training(facts: CardFacts) -> str:
 
 def _results(results: Sequence[Mapping[str, Any]]) -> str:
     rows = [
-        (" ".join(str(row[key]) for key in ("evaluation", "language", "mode") if row.get(key)), name, value)
+        (f"{row['language']}, {row['direction']}, {row['mode']}", name, value)
         for row in results
-        for name, value in row.items()
-        if isinstance(value, float)
+        for name, value in row["metrics"].items()
     ]
     if not rows:
         return ""
     body = "\n".join(f"| {what} | {name} | {value:.4f} |" for what, name, value in rows)
-    return f"## Evaluation during training\n\n| evaluation | metric | value |\n|---|---|---:|\n{body}\n"
+    return f"## Evaluation during training\n\n| task | metric | value |\n|---|---|---:|\n{body}\n"
 
 
 def _use_text(facts: CardFacts, contract: EncoderContract) -> str:

@@ -1,14 +1,23 @@
 """Backbone configurations become encoders with their input preparation."""
 
+import math
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import assert_never
 
 from optical_scale.backbones.encoder import Encoder, EncoderContract, build_backbone, load_backbone, load_head
-from optical_scale.backbones.surgery import keep_layers, match_vocabulary, set_dropout
+from optical_scale.backbones.surgery import keep_layers, match_vocabulary, set_dropout, translate_vocabulary
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.backbones.vision import ImageTransform
 from optical_scale.config.backbones import Backbone, TextBackbone, VisionBackbone
+from optical_scale.config.stream import Stream
 from optical_scale.errors import ConfigError
+from optical_scale.recipes.build_stream import sources
+from optical_scale.records import TextPair
+
+BITEXT_PAIRS = 100_000
+"""Pairs from which ``vocabulary: translate`` learns its dictionary."""
 
 
 def text_tokenizer(config: TextBackbone) -> TextTokenizer:
@@ -18,11 +27,19 @@ def text_tokenizer(config: TextBackbone) -> TextTokenizer:
     return TextTokenizer.load(folder, config.max_tokens, config.prefix)
 
 
-def text_encoder(config: TextBackbone, tokenizer: TextTokenizer) -> Encoder:
+def text_encoder(
+    config: TextBackbone, tokenizer: TextTokenizer, bitext: Callable[[], Iterable[tuple[str, str]]] | None = None
+) -> Encoder:
     """A text encoder, from scratch or from a folder.
 
+    Args:
+        config: its description.
+        tokenizer: what its inputs come from.
+        bitext: opens the training pairs for ``vocabulary: translate``; None where there are none.
+
     Raises:
-        ConfigError: the folder was written with another prefix or a shorter limit than the configuration asks for.
+        ConfigError: the folder was written with another prefix or a shorter limit than the configuration asks for, or
+            ``vocabulary: translate`` without bitext.
     """
     if config.architecture is not None:
         pad = tokenizer.tokenizer.pad_token_id
@@ -45,6 +62,14 @@ def text_encoder(config: TextBackbone, tokenizer: TextTokenizer) -> Encoder:
     if config.vocabulary == "match":
         old = TextTokenizer.load(config.pretrained, config.max_tokens)
         match_vocabulary(backbone, old.tokenizer, tokenizer.tokenizer)
+    if config.vocabulary == "translate":
+        if bitext is None:
+            raise ConfigError(
+                "backbone.vocabulary: `translate` learns from the bitext that a student is trained on; there is none "
+                "here. Choose keep or match"
+            )
+        old = TextTokenizer.load(config.pretrained, config.max_tokens)
+        translate_vocabulary(backbone, old.tokenizer, tokenizer.tokenizer, bitext(), max_tokens=config.max_tokens)
     if config.layers is None and config.vocabulary == "keep":
         return _finished(config.pretrained, config, backbone)
     return _with_head(backbone, config.head)
@@ -61,17 +86,28 @@ def vision_encoder(config: VisionBackbone) -> tuple[Encoder, ImageTransform]:
 
 
 def student_encoder(
-    config: Backbone, tokenizer: TextTokenizer | None
+    config: Backbone, bitext: Callable[[], Iterable[tuple[str, str]]]
 ) -> tuple[Encoder, TextTokenizer | ImageTransform]:
-    """The trained side, text or vision."""
+    """The trained side, text or vision; ``bitext`` opens its training pairs."""
     match config:
         case TextBackbone():
-            prepared = tokenizer or text_tokenizer(config)
-            return text_encoder(config, prepared), prepared
+            prepared = text_tokenizer(config)
+            return text_encoder(config, prepared, bitext), prepared
         case VisionBackbone():
             return vision_encoder(config)
         case _:
             assert_never(config)
+
+
+def bitext_of(stream: Stream) -> Iterator[tuple[str, str]]:
+    """At most :data:`BITEXT_PAIRS` pairs, spread evenly over every source, sources in turn; equal on all ranks."""
+    found = sources(stream, "bitext")
+    share = BITEXT_PAIRS // len(found)
+    steps = [math.ceil(len(source) / max(1, share)) for source in found]
+    spread = (map(source.__getitem__, range(0, len(source), step)) for source, step in zip(found, steps, strict=True))
+    for pair in chain.from_iterable(zip_longest(*spread)):
+        if isinstance(pair, TextPair):
+            yield pair.source, pair.target
 
 
 def contract_of(encoder: Encoder, prepare: TextTokenizer | ImageTransform) -> EncoderContract:

@@ -24,7 +24,7 @@ from optical_scale.engine.student import StudentEngine
 from optical_scale.engine.teacher import TeacherEngine
 from optical_scale.errors import ResumeError
 from optical_scale.recipes.build_evaluations import Encoders, measure
-from optical_scale.recipes.build_models import contract_of, student_encoder, text_encoder, text_tokenizer
+from optical_scale.recipes.build_models import bitext_of, contract_of, student_encoder, text_encoder, text_tokenizer
 from optical_scale.recipes.build_objective import objective
 from optical_scale.recipes.build_stream import loader
 from optical_scale.runtime import log
@@ -51,7 +51,7 @@ def train(config: TrainConfig) -> TrainState:
     device = start(world, seed=config.seed)
     _claim(config, world)
 
-    module, prepare = student_encoder(config.student.backbone, None)
+    module, prepare = student_encoder(config.student.backbone, lambda: bitext_of(config.stream))
     teacher, tokenize = _teacher(config, device)
     stream = loader(config.stream, tokenize or _text(prepare), prepare, world=world, seed=config.seed)
     steps = _steps(config, stream)

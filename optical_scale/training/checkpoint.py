@@ -95,19 +95,21 @@ class CheckpointStore:
         chosen: Path | None = broadcast_object(found)
         return chosen
 
-    def restore_random_state(self, checkpoint: Path) -> None:
-        """Continue every generator of this rank where it stood.
+    def check_world(self, checkpoint: Path) -> None:
+        """Make sure that as many ranks continue a checkpoint as wrote it; its shards belong to ranks.
 
         Raises:
-            CheckpointError: this rank wrote no state, because the run had fewer ranks.
+            CheckpointError: the numbers differ.
         """
-        path = checkpoint / f"random_{self.world.rank:05d}.pt"
         ranks = len(list(checkpoint.glob("random_*.pt")))
         if ranks != self.world.size:
             raise CheckpointError(
                 f"{checkpoint} was written by {ranks} processes, this run has {self.world.size}; start it with {ranks}"
             )
-        _set_random_state(torch.load(path, weights_only=False))
+
+    def restore_random_state(self, checkpoint: Path) -> None:
+        """Continue every generator of this rank where it stood."""
+        _set_random_state(torch.load(checkpoint / f"random_{self.world.rank:05d}.pt", weights_only=False))
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:

@@ -160,6 +160,7 @@ class Trainer:
         checkpoint = self.store.latest()
         if checkpoint is None:
             return False
+        self.store.check_world(checkpoint)
         self.student.load(checkpoint)
         self.state = TrainState.from_json(json.loads((checkpoint / "train_state.json").read_text(encoding="utf-8")))
         self.loader.restore(json.loads((checkpoint / "stream.json").read_text(encoding="utf-8")))

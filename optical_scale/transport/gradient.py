@@ -107,11 +107,16 @@ def sinkhorn_cost(
         cross = one(settings, x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
         if not debias:
             return cross
-        if isinstance(epsilon, Tensor) or epsilon_mode == "relative":
-            settings = replace(settings, epsilon=cross.epsilon_B, epsilon_mode="absolute")
+        settings = _same_epsilon(settings, cross)
         self_x = one(settings, x_BND, x_BND, mask_x_BN, mask_x_BN, marginal_x, marginal_x)
         self_y = one(settings, y_BMD, y_BMD, mask_y_BM, mask_y_BM, marginal_y, marginal_y)
     return _debiased(cross, self_x, self_y)
+
+
+def _same_epsilon(settings: Settings, cross: SinkhornCost) -> Settings:
+    if isinstance(settings.epsilon, Tensor) or settings.epsilon_mode == "relative":
+        return replace(settings, epsilon=cross.epsilon_B, epsilon_mode="absolute")
+    return settings
 
 
 def _debiased(cross: SinkhornCost, self_x: SinkhornCost, self_y: SinkhornCost) -> SinkhornCost:

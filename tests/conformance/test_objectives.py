@@ -91,9 +91,7 @@ def test_a_split_batch_has_the_same_sum_and_gradient(name):
     teacher, student = states(N, 2), states(M, 3, gradient=True)
     whole = objective(name)(teacher, student)
     (expected,) = torch.autograd.grad(whole.sum, student.x_BTD)
-    parts = [
-        objective(name)(rows_of(teacher, rows), rows_of(student, rows)) for rows in (slice(0, 2), slice(2, None))
-    ]
+    parts = [objective(name)(rows_of(teacher, rows), rows_of(student, rows)) for rows in (slice(0, 2), slice(2, None))]
     (gradient,) = torch.autograd.grad(sum(part.sum for part in parts), student.x_BTD)
     torch.testing.assert_close(sum(part.sum for part in parts), whole.sum, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)

@@ -107,7 +107,7 @@ def test_both_export_the_same_weights_without_loss(smooth, rough, tmp_path):
     for run in (smooth, rough["run"] / LAST):
         output = tmp_path / str(len(weights))
         report = export(ExportConfig(checkpoint=run, output=output))
-        assert report.largest_difference == 0.0
+        assert report.verification.difference == 0.0
         weights.append(load_file(output / "model.safetensors"))
     assert weights[0].keys() == weights[1].keys()
     assert all(bool((weights[0][name] == weights[1][name]).all()) for name in weights[0])

@@ -1,4 +1,4 @@
-"""A tiny language pair with a planted dictionary: word i of English is word i of the other side, so it can be learned."""
+"""A tiny language pair with a planted dictionary: word i of one side is word i of the other, so it can be learned."""
 
 import random
 from pathlib import Path

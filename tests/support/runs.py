@@ -44,7 +44,7 @@ class Workshop:
         }
 
     def config(self, run: str, dropout: float = 0.0, **sections: Any) -> Path:
-        """Write ``run.yaml`` for the run folder ``run``; ``sections`` replace or extend the defaults, one level deep."""
+        """Write ``{run}.yaml`` for the run folder ``run``; ``sections`` extend the defaults, one level deep."""
         values: dict[str, Any] = {
             "run": str(self.folder / run),
             "seed": 3,

@@ -52,7 +52,7 @@ def test_a_vision_student_has_a_teacher_and_no_bitext():
         ({"student": {"backbone": TEXT | {"architecture": {"model_type": "bert"}}}}, "give either `pretrained`"),
         ({"student": {"backbone": SCRATCH | {"tokenizer": None}}}, "needs `tokenizer`"),
         ({"student": {"backbone": SCRATCH | {"architecture": {"hidden_size": 4}}}}, "must name `model_type`"),
-        ({"student": {"backbone": SCRATCH | {"layers": [0]}}}, "select from pretrained weights"),
+        ({"student": {"backbone": SCRATCH | {"layers": [0]}}}, "set `pretrained`"),
         ({"student": {"backbone": TEXT | {"vocabulary": "match"}}}, "needs `tokenizer`"),
         ({"student": {"backbone": VISION | {"architecture": {}}}}, "must name `model_type`"),
         ({"objective": {"name": "wasserstein"}}, "wasserstein"),

@@ -36,7 +36,7 @@ def test_views_are_sequences(bitext):
     assert sum(view.shard_sizes) == 5
     assert view[-1] == view[4]
     for index in (5, -6):
-        with pytest.raises(IndexError, match="news:sw@.*, which has 5"):
+        with pytest.raises(IndexError, match=r"news:sw@.*, which has 5"):
             view[index]
 
 

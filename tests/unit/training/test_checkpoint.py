@@ -110,4 +110,4 @@ def test_another_number_of_processes_is_refused(store, tmp_path):
     folder = save(store, 1)
     two = CheckpointStore(store.folder, World(1, 2, 1, 2), keep=2)
     with pytest.raises(CheckpointError, match="written by 1 processes, this run has 2; start it with 1"):
-        two.restore_random_state(folder)
+        two.check_world(folder)

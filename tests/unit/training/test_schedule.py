@@ -13,7 +13,7 @@ def test_linear():
 
 
 def test_cosine_and_constant():
-    assert curve(4, 0.0, "cosine") == pytest.approx([1, 0.853553, 0.5, 0.146447, 0])
+    assert curve(4, 0.0, "cosine") == pytest.approx([1, 0.85355339, 0.5, 0.14644661, 0], abs=1e-8)
     assert curve(4, 0.5, "constant") == [0.5, 1, 1, 1, 1]
 
 
