@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from optical_scale.batch import TokenStates
+from optical_scale.losses.maxsim import maxsim
 from optical_scale.losses.objective import LossOutput
 from optical_scale.runtime.collectives import gather_rows, largest_over_ranks
 
@@ -38,7 +39,9 @@ class Contrastive:
         if not self.late_interaction:
             return LossOutput(dense, len(student), metrics)
         all_t, all_s = _gather(teacher), _gather(student)
-        token, _ = self._cross_entropy(_maxsim(_local(student), all_t), _maxsim(_local(teacher), all_s), same_BK, first)
+        token, _ = self._cross_entropy(
+            maxsim(*_local(student), *all_t), maxsim(*_local(teacher), *all_s), same_BK, first
+        )
         return LossOutput(dense + self.late_interaction * token, len(student), metrics)
 
     def _cross_entropy(
@@ -70,11 +73,3 @@ def _gather(states: TokenStates) -> tuple[Tensor, Tensor]:
     x_KTD = gather_rows(functional.pad(x_BTD, (0, 0, 0, padding)))
     mask_KT = gather_rows(functional.pad(mask_BT, (0, padding)).float()) > 0
     return x_KTD, mask_KT
-
-
-def _maxsim(queries: tuple[Tensor, Tensor], documents: tuple[Tensor, Tensor]) -> Tensor:
-    """Mean over query tokens of the best document token's cosine, (B queries, K documents)."""
-    (q_BTD, q_mask_BT), (d_KTD, d_mask_KT) = queries, documents
-    scores = torch.einsum("bqd,ktd->bkqt", q_BTD, d_KTD).masked_fill(~d_mask_KT[None, :, None, :], -torch.inf)
-    best_BKQ = scores.amax(-1).masked_fill(~q_mask_BT[:, None, :], 0.0)
-    return best_BKQ.sum(-1) / q_mask_BT.sum(1).clamp_min(1)[:, None]

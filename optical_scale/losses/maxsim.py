@@ -1,0 +1,71 @@
+"""Late-interaction scores of all queries against all documents, differentiable in bounded memory."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Elements of the score block that exists at a time: 16 MiB in float32, so that it stays near a CPU's cache.
+_BLOCK = 1 << 22
+
+
+def maxsim(q_BQD: Tensor, q_mask_BQ: Tensor, d_KTD: Tensor, d_mask_KT: Tensor) -> Tensor:
+    """Mean over query tokens of the best document token's inner product.
+
+    This is the sum of Khattab and Zaharia 2020 (arXiv 2004.12832, section 3.3) divided by the number of query tokens.
+    Autograd over the scores of all tokens would keep B K Q T of them; here one index per query token and document is
+    kept, B K Q, and the scores are made in blocks. Where two document tokens tie, the first gets the gradient.
+
+    Args:
+        q_BQD: query token vectors.
+        q_mask_BQ: True at real query tokens; a query without any scores 0.
+        d_KTD: document token vectors; every document has at least one real token.
+        d_mask_KT: True at real document tokens.
+
+    Returns:
+        (B, K) scores.
+    """
+    weight_BQ = q_mask_BQ / q_mask_BQ.sum(1, keepdim=True).clamp_min(1)
+    scores_BK: Tensor = _MaxSim.apply(q_BQD, weight_BQ.to(q_BQD.dtype), d_KTD, d_mask_KT)  # type: ignore[no-untyped-call]
+    return scores_BK
+
+
+class _MaxSim(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q_BQD: Tensor, weight_BQ: Tensor, d_KTD: Tensor, d_mask_KT: Tensor) -> Tensor:
+        (queries, length), (documents, tokens) = weight_BQ.shape, d_mask_KT.shape
+        d_ND = d_KTD.flatten(0, 1)
+        bias_N = torch.zeros(d_mask_KT.shape, dtype=q_BQD.dtype, device=q_BQD.device)
+        bias_N = bias_N.masked_fill_(~d_mask_KT, -torch.inf).flatten()
+        best_BQK = q_BQD.new_empty(queries, length, documents)
+        index_BQK = torch.empty(queries, length, documents, dtype=torch.int64, device=q_BQD.device)
+        for rows in _blocks(queries, length * documents * tokens):
+            scores_RN = torch.addmm(bias_N, q_BQD[rows].flatten(0, 1), d_ND.T)
+            best, index = scores_RN.view(-1, length, documents, tokens).max(-1)
+            best_BQK[rows], index_BQK[rows] = best, index
+        ctx.save_for_backward(q_BQD, weight_BQ, d_KTD, index_BQK)
+        return torch.einsum("bqk,bq->bk", best_BQK, weight_BQ)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        q_BQD, weight_BQ, d_KTD, index_BQK = ctx.saved_tensors
+        (gradient_BK,) = gradients
+        (queries, length, documents), tokens = index_BQK.shape, d_KTD.shape[1]
+        to_q = torch.zeros_like(q_BQD) if ctx.needs_input_grad[0] else None
+        to_d = torch.zeros_like(d_KTD) if ctx.needs_input_grad[2] else None
+        for rows in _blocks(queries, length * documents * tokens):
+            share_RQK = weight_BQ[rows, :, None] * gradient_BK[rows, None, :]
+            # The gradient of the scores: one entry per query token and document, so two matrix products finish it.
+            scores_RQKT = share_RQK.new_zeros(*share_RQK.shape, tokens)
+            scores_RQKT.scatter_(-1, index_BQK[rows, :, :, None], share_RQK[..., None])
+            flat_RN = scores_RQKT.flatten(2).flatten(0, 1)
+            if to_q is not None:
+                to_q[rows] = (flat_RN @ d_KTD.flatten(0, 1)).view(-1, length, q_BQD.shape[2])
+            if to_d is not None:
+                to_d.view(-1, d_KTD.shape[2]).addmm_(flat_RN.T, q_BQD[rows].flatten(0, 1))
+        return to_q, None, to_d, None
+
+
+def _blocks(rows: int, elements_per_row: int) -> list[slice]:
+    size = max(1, _BLOCK // max(1, elements_per_row))
+    return [slice(start, start + size) for start in range(0, rows, size)]
