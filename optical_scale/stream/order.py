@@ -1,13 +1,16 @@
 """The order in which one source gives its samples.
 
 A source of n samples is drawn again and again. Draw k belongs to epoch k // n and is position k % n of that epoch.
-An epoch is built in two moves:
+An epoch is built in three moves:
 
 1. the source's shards are shuffled and laid end to end, which gives every position a sample;
-2. the positions are cut into windows of 8,192 and shuffled inside each window.
+2. the positions are cut into regions of 1,048,576 and these into blocks of 256, and the blocks of a region are shuffled;
+3. the positions are cut into windows of 8,192 and shuffled inside each window.
 
-Both moves only rearrange, so an epoch gives every sample exactly once; the next epoch uses new random numbers. Reading
-stays local, because at any time only the few shards under the current window are in use.
+All moves only rearrange, so an epoch gives every sample exactly once; the next epoch uses new random numbers. The
+second move mixes corpora that lie one behind the other in a shard: a window alone would give a training run first the
+one, then the other. Reading stays local: at any time only the shards under one region are in use, and of these, runs of
+256 neighbours.
 
 "Shuffled" always means: sorted by random numbers from the counter-based generator Philox (Salmon et al., "Parallel
 Random Numbers: As Easy as 1, 2, 3", SC 2011), seeded with the purpose. The raw output of a NumPy bit generator is
@@ -16,15 +19,19 @@ machine and with every version.
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optical_scale.runtime.seeding import derive_seed
 
+BLOCK = 256
+"""Neighbours that are read at about the same time, so that a page of the file serves more than one draw."""
 WINDOW = 8192
 """Positions shuffled together: large enough to separate neighbours, small enough to stay in the page cache."""
+REGION = 1 << 20
+"""Positions over which blocks are shuffled; a multiple of ``WINDOW`` and ``BLOCK``. Bounds the shards in use."""
 
 Value = TypeVar("Value")
 
@@ -54,9 +61,9 @@ class Recent(Generic[Value]):
 class SampleOrder:
     """The order of one source: ``sample_at(k)`` is the index of its k-th draw.
 
-    Work per draw is one window lookup and one binary search over the shards. Kept in memory: two epochs of shard order
-    (24 bytes a shard) and 16 windows (16 KiB each); computing an epoch costs one sort of the shards, a window one sort
-    of 8,192 numbers.
+    Work per draw is one window lookup and two binary searches, over blocks and shards. Kept in memory: two epochs of
+    shard order (24 bytes a shard), two regions (64 KiB each) and 16 windows (16 KiB each); computing an epoch costs one
+    sort of the shards, a region one of 4,096 numbers, a window one of 8,192.
 
     Args:
         name: the source's name; sources with other names have unrelated orders.
@@ -68,10 +75,10 @@ class SampleOrder:
         self.name = name
         self.seed = seed
         self._sizes = np.asarray(shard_sizes, dtype=np.int64)
-        self._starts = np.cumsum(self._sizes) - self._sizes
         self.pairs = int(self._sizes.sum())
         assert self.pairs > 0, f"source {name!r} is empty"
-        self._epochs: Recent[tuple[NDArray[np.int64], NDArray[np.int64]]] = Recent(2)
+        self._epochs: Recent[_Moves] = Recent(2)
+        self._regions: Recent[_Moves] = Recent(2)
         self._windows: Recent[NDArray[np.uint16]] = Recent(16)
 
     def epoch_of(self, k: int) -> int:
@@ -84,15 +91,34 @@ class SampleOrder:
         window, offset = divmod(position, WINDOW)
         inside = self._windows.get((epoch, window), lambda: self._window(epoch, window))
         position = window * WINDOW + int(inside[offset])
-        ends, shifts = self._epochs.get(epoch, lambda: self._epoch(epoch))
-        return position + int(shifts[np.searchsorted(ends, position, side="right")])
+        region, offset = divmod(position, REGION)
+        blocks = self._regions.get((epoch, region), lambda: self._region(epoch, region))
+        position = region * REGION + offset + int(blocks.shifts[np.searchsorted(blocks.ends, offset, side="right")])
+        shards = self._epochs.get(epoch, lambda: self._epoch(epoch))
+        return position + int(shards.shifts[np.searchsorted(shards.ends, position, side="right")])
 
     def _window(self, epoch: int, window: int) -> NDArray[np.uint16]:
         length = min(WINDOW, self.pairs - window * WINDOW)
         return shuffled(length, derive_seed(self.seed, "window", self.name, epoch, window)).astype(np.uint16)
 
-    def _epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """For the shards in this epoch's order: the position after each one, and sample index minus position."""
-        order = shuffled(len(self._sizes), derive_seed(self.seed, "shards", self.name, epoch))
-        ends = np.cumsum(self._sizes[order])
-        return ends, self._starts[order] - (ends - self._sizes[order])
+    def _region(self, epoch: int, region: int) -> "_Moves":
+        length = min(REGION, self.pairs - region * REGION)
+        sizes = np.diff(np.append(np.arange(0, length, BLOCK), length))
+        return _moves(sizes, derive_seed(self.seed, "blocks", self.name, epoch, region))
+
+    def _epoch(self, epoch: int) -> "_Moves":
+        return _moves(self._sizes, derive_seed(self.seed, "shards", self.name, epoch))
+
+
+class _Moves(NamedTuple):
+    """Pieces laid end to end in another order: where each one ends, and its old position minus its new one."""
+
+    ends: NDArray[np.int64]
+    shifts: NDArray[np.int64]
+
+
+def _moves(sizes: NDArray[np.int64], seed: int) -> _Moves:
+    order = shuffled(len(sizes), seed)
+    ends = np.cumsum(sizes[order])
+    starts = np.cumsum(sizes) - sizes
+    return _Moves(ends, starts[order] - (ends - sizes[order]))

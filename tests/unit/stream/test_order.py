@@ -5,7 +5,7 @@ import pytest
 
 from optical_scale.errors import StreamError
 from optical_scale.stream import order
-from optical_scale.stream.order import WINDOW, SampleOrder, shuffled
+from optical_scale.stream.order import BLOCK, REGION, WINDOW, SampleOrder, shuffled
 from optical_scale.stream.source import PIECE, shard_sizes
 from tests.unit.stream.support import ListSource
 
@@ -16,7 +16,19 @@ def epoch(sizes, number=0, seed=0, name="x"):
 
 
 @pytest.mark.parametrize(
-    "sizes", [(1,), (2,), (1, 1, 1), (5, 0, 3), (0, 7), (100,) * 9, (WINDOW,), (WINDOW + 1,), (9000, 3, 12000)]
+    "sizes",
+    [
+        (1,),
+        (2,),
+        (1, 1, 1),
+        (5, 0, 3),
+        (0, 7),
+        (100,) * 9,
+        (WINDOW,),
+        (WINDOW + 1,),
+        (9000, 3, 12000),
+        (BLOCK + 1, 700),
+    ],
 )
 def test_every_sample_exactly_once_an_epoch(sizes):
     for number in (0, 1, 7):
@@ -45,10 +57,16 @@ def test_draws_do_not_depend_on_what_was_asked_before():
 
 
 def test_reading_stays_in_few_shards():
-    source = SampleOrder("x", [4000] * 50, 0)
-    shards = [{source.sample_at(k) // 4000 for k in range(w * WINDOW, (w + 1) * WINDOW)} for w in range(24)]
-    assert max(map(len, shards)) <= 4
-    assert len(set().union(*shards[:12])) < 30  # half an epoch leaves about half of the shards untouched
+    source = SampleOrder("x", [50_000] * 100, 0)
+    regions = [{source.sample_at(k) // 50_000 for k in range(r * REGION, (r + 1) * REGION, 61)} for r in range(4)]
+    assert max(map(len, regions)) <= REGION // 50_000 + 3
+    window = np.sort([source.sample_at(k) for k in range(WINDOW)])
+    assert np.mean(np.diff(window) == 1) > 0.99  # a window is read in runs of neighbours
+
+
+def test_corpora_one_behind_the_other_are_mixed_from_the_start():
+    first = np.array([SampleOrder("x", [12_000 + 4_000], 0).sample_at(k) for k in range(4000)])
+    assert 0.15 < np.mean(first >= 12_000) < 0.35
 
 
 def test_neighbours_are_separated():
@@ -63,13 +81,19 @@ def test_a_billion_pairs_cost_one_sort_of_shards_and_windows(monkeypatch):
     start = 4096 * 1_000_000
     indices = [source.sample_at(k) for k in range(start, start + 4096)]
     assert len(set(indices)) == 4096
-    assert sorted_numbers == [WINDOW, 100_000] or sorted_numbers == [WINDOW, 100_000, WINDOW]
+    assert sorted_numbers == [WINDOW, REGION // BLOCK, 100_000] or sorted_numbers == [
+        WINDOW,
+        REGION // BLOCK,
+        100_000,
+        WINDOW,
+    ]
 
 
 def test_memory_is_bounded():
     source = SampleOrder("x", (WINDOW,) * 40, 0)
     for k in range(0, 100 * WINDOW, WINDOW):
         source.sample_at(k)
+    assert len(source._regions._values) == 2
     assert len(source._windows._values) == 16
     assert len(source._epochs._values) == 2
 
