@@ -4,7 +4,7 @@ A source of n samples is drawn again and again. Draw k belongs to epoch k // n a
 An epoch is built in three moves:
 
 1. the source's shards are shuffled and laid end to end, which gives every position a sample;
-2. the positions are cut into regions of 1,048,576 and these into blocks of 256, and the blocks of a region are shuffled;
+2. the positions are cut into regions of 1,048,576, these into blocks of 256, and a region's blocks are shuffled;
 3. the positions are cut into windows of 8,192 and shuffled inside each window.
 
 All moves only rearrange, so an epoch gives every sample exactly once; the next epoch uses new random numbers. The
