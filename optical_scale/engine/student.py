@@ -125,18 +125,36 @@ class StudentEngine:
             raise EngineError(f"DeepSpeed could not write a checkpoint to {folder}; see its messages above")
 
     def load(self, folder: Path) -> None:
-        """Restore what :meth:`save` wrote, on the same number of ranks and ZeRO stage.
+        """Restore what :meth:`save` wrote, on the same number of ranks, or its universal form on any.
 
         Raises:
             CheckpointError: DeepSpeed finds no checkpoint there.
         """
+        universal = self._engine.load_universal_checkpoint()
+        adamw = self._engine.optimizer.optimizer if universal else None
+        settings = [dict(group) for group in adamw.param_groups] if adamw else []
         path, _ = self._engine.load_checkpoint(str(folder), tag=TAG)
         if path is None:
             raise CheckpointError(f"{folder} holds no DeepSpeed checkpoint named {TAG!r}")
+        if adamw:
+            _mend(adamw, settings, self._schedule.get_last_lr())
 
     def close(self) -> None:
         """Release hooks and buffers."""
         self._engine.destroy()
+
+
+def _mend(adamw: torch.optim.Optimizer, settings: list[dict[str, Any]], rates: list[float]) -> None:
+    """Undo what DeepSpeed 0.19.8 gets wrong when it loads a universal checkpoint at ZeRO stage 3.
+
+    It gives every group the weight decay and learning rate of the first one, and all parameters one step counter, which
+    AdamW then advances once per parameter group.
+    """
+    for group, before, rate in zip(adamw.param_groups, settings, rates, strict=True):
+        group.update({name: value for name, value in before.items() if name != "params"}, lr=rate)
+    for state in adamw.state.values():
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].clone()
 
 
 def _parameter_groups(

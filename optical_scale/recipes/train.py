@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from optical_scale.recipes.build_evaluations import Encoders, measure
 from optical_scale.recipes.build_models import bitext_of, contract_of, student_encoder, text_encoder, text_tokenizer
 from optical_scale.recipes.build_objective import objective
 from optical_scale.recipes.build_stream import loader
+from optical_scale.recipes.reshape import reshape
 from optical_scale.runtime import log
 from optical_scale.runtime.collectives import broadcast_object
 from optical_scale.runtime.files import write_atomic
@@ -55,7 +57,9 @@ def train(config: TrainConfig) -> TrainState:
     teacher, tokenize = _teacher(config, device)
     stream = loader(config.stream, tokenize or _text(prepare), prepare, world=world, seed=config.seed)
     steps = _steps(config, stream)
-    student = _student(config, module, device, accumulation, steps)
+    store = CheckpointStore(config.run / "checkpoints", world, config.checkpoints.keep)
+    reshaped = reshape(store.latest(), config, world)
+    student = _student(config, module, device, accumulation, steps, universal=reshaped is not None)
     if world.is_main:
         _announce(config, world, teacher, student, stream, steps)
 
@@ -63,7 +67,7 @@ def train(config: TrainConfig) -> TrainState:
         step=TrainStep(teacher, student, objective(config.objective)),
         student=student,
         loader=stream,
-        store=CheckpointStore(config.run / "checkpoints", world, config.checkpoints.keep),
+        store=store,
         assets=lambda: _assets(config, module, prepare, student, _reference(stream)),
         evaluate=_evaluator(config, teacher, tokenize, student, prepare, world),
         hooks=_hooks(config, world, steps),
@@ -75,8 +79,11 @@ def train(config: TrainConfig) -> TrainState:
             checkpoint_at_start=config.checkpoints.at_start,
         ),
         world=world,
+        reshaped=reshaped,
     )
     state = trainer.fit()
+    if reshaped is not None and world.is_main:
+        shutil.rmtree(reshaped)
     finish()
     return state
 
@@ -119,12 +126,13 @@ def _teacher(config: TrainConfig, device: torch.device) -> tuple[TeacherEngine |
 
 
 def _student(
-    config: TrainConfig, module: Encoder, device: torch.device, accumulation: int, steps: int
+    config: TrainConfig, module: Encoder, device: torch.device, accumulation: int, steps: int, *, universal: bool
 ) -> StudentEngine:
     how, engine = config.optimization, config.student.engine
+    derived = derive_student(engine, micro_batch_pairs=config.stream.micro_batch_pairs, accumulation=accumulation)
     return StudentEngine(
         module,
-        derive_student(engine, micro_batch_pairs=config.stream.micro_batch_pairs, accumulation=accumulation),
+        derived | ({"checkpoint": {"load_universal": True}} if universal else {}),
         device,
         learning_rate=how.learning_rate,
         factor=learning_rate_factor(steps, how.warmup, how.decay),

