@@ -15,7 +15,7 @@ class TrainState:
 
     Attributes:
         step: optimizer updates done.
-        pairs: pairs seen, by language.
+        pairs: pairs seen by all ranks together, by language.
         results: evaluations so far, each ``{"step", "evaluation", "language", "mode", "metric": value, …}``.
         losses: ``[step, loss]`` at every logged step, the mean since the logged step before.
         unlogged: losses of the steps since the last logged one.
@@ -27,12 +27,13 @@ class TrainState:
     losses: tuple[tuple[int, float], ...] = ()
     unlogged: tuple[float, ...] = ()
 
-    def after_step(self, languages: Mapping[str, int], loss: float) -> "TrainState":
-        """The state one update later, having seen these pairs with this mean loss."""
-        pairs = dict(self.pairs)
-        for language, count in languages.items():
-            pairs[language] = pairs.get(language, 0) + count
-        return replace(self, step=self.step + 1, pairs=pairs, unlogged=(*self.unlogged, loss))
+    def after_step(self, loss: float) -> "TrainState":
+        """The state one update of this mean loss later."""
+        return replace(self, step=self.step + 1, unlogged=(*self.unlogged, loss))
+
+    def with_pairs(self, pairs: Mapping[str, int]) -> "TrainState":
+        """Remember how many pairs of each language all ranks have seen."""
+        return replace(self, pairs=dict(pairs))
 
     def logged(self) -> "TrainState":
         """Close the window of unlogged steps: their mean loss becomes a point of the learning curve."""

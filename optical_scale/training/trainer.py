@@ -3,7 +3,6 @@
 import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ class Loader(Protocol):
         ...
 
     def state(self) -> dict[str, Any]:
-        """Position after the last step handed out."""
+        """Position after the last step handed out; ``drawn`` counts the pairs of all ranks by language."""
         ...
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -122,9 +121,8 @@ class Trainer:
 
     def _advance(self, micro_batches: list[PairBatch]) -> None:
         result = self.step(micro_batches)
-        languages = Counter(name for batch in micro_batches for name in batch.languages)
-        self.state = self.state.after_step(languages, result.values["loss"])
-        self._window.add(languages.total())
+        self.state = self.state.after_step(result.values["loss"])
+        self._window.add(sum(len(batch.languages) for batch in micro_batches))
         last = self.state.step == self.times.steps
         if last or _due(self.state.step, self.times.log_every):
             self.state = self.state.logged()
@@ -149,10 +147,12 @@ class Trainer:
 
     def _save(self) -> None:
         write_assets = self.assets()
+        stream = self.loader.state()
+        self.state = self.state.with_pairs(stream["drawn"])
 
         def write_rest(folder: Path) -> None:
             write_json(folder / "train_state.json", self.state.to_json())
-            write_json(folder / "stream.json", self.loader.state())
+            write_json(folder / "stream.json", stream)
             write_assets(folder)
 
         path = self.store.save(self.state.step, self.student.save, write_rest)

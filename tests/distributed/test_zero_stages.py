@@ -1,5 +1,6 @@
 """Whatever the ZeRO stage and the number of processes, training is the same: `optical-scale train` on a tiny model."""
 
+import json
 import os
 import subprocess
 
@@ -45,9 +46,16 @@ def curves(tmp_path_factory):
     command = launch_command(2, "optical_scale", ["train", str(path)])
     given = environment()
     variables = os.environ | {name: given[name] for name in ("OMP_NUM_THREADS", "DS_ACCELERATOR", "PYTHONPATH")}
-    done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return {name: steps_of(workshop.folder / name, "loss", "gradient_norm") for name in (*RUNS, "launched")}
+    return {name: steps_of(workshop.folder / name, "loss", "gradient_norm") for name in (*RUNS, "launched")} | {
+        "pairs": [pairs_of(workshop.folder / name) for name in RUNS]
+    }
+
+
+def pairs_of(run):
+    state = json.loads((run / f"checkpoints/step_{STEPS:06d}/train_state.json").read_text())
+    return state["pairs"]
 
 
 def test_training_alone_learns(curves):
@@ -60,3 +68,7 @@ def test_training_alone_learns(curves):
 def test_two_processes_equal_one(curves, name):
     for step, values in curves["alone"].items():
         assert curves[name][step] == pytest.approx(values, rel=TOLERANCE), f"loss and gradient norm of step {step}"
+
+
+def test_pairs_of_all_processes_are_counted(curves):
+    assert all(pairs == {"de": 4 * STEPS, "sw": 4 * STEPS} for pairs in curves["pairs"])
