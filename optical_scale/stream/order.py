@@ -16,6 +16,7 @@ machine and with every version.
 """
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -86,6 +87,21 @@ class SampleOrder:
         position = window * WINDOW + int(inside[offset])
         ends, shifts = self._epochs.get(epoch, lambda: self._epoch(epoch))
         return position + int(shifts[np.searchsorted(ends, position, side="right")])
+
+    def samples(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Index and epoch of each draw ``start`` … ``stop`` - 1, shapes (stop - start,)."""
+        found, epochs = [], []
+        while start < stop:
+            epoch, position = divmod(start, self.pairs)
+            window, offset = divmod(position, WINDOW)
+            inside = self._windows.get((epoch, window), partial(self._window, epoch, window))
+            positions = window * WINDOW + inside[offset : offset + stop - start].astype(np.int64)
+            ends, shifts = self._epochs.get(epoch, partial(self._epoch, epoch))
+            found.append(positions + shifts[np.searchsorted(ends, positions, side="right")])
+            epochs.append(np.full(len(positions), epoch, dtype=np.int64))
+            start += len(positions)
+        empty = np.empty(0, dtype=np.int64)
+        return np.concatenate([empty, *found]), np.concatenate([empty, *epochs])
 
     def _window(self, epoch: int, window: int) -> NDArray[np.uint16]:
         length = min(WINDOW, self.pairs - window * WINDOW)

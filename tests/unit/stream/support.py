@@ -10,6 +10,8 @@ from optical_scale.records import TextPair
 from optical_scale.runtime.world import World
 from optical_scale.stream.collate import PairCollator
 from optical_scale.stream.loader import StreamLoader
+from optical_scale.stream.mixing import Mixture
+from optical_scale.stream.strand import make_strand, portions_of
 
 
 @dataclass
@@ -51,15 +53,18 @@ def three_sources():
     return [ListSource("a", "sw", 40, (15, 0, 25)), ListSource("b", "de", 91), ListSource("c", "sw", 13)]
 
 
-def loader(rank=0, size=1, workers=0, sources=None, **settings):
-    settings = {"pairs_per_step": 16, "micro_batch_pairs": 2, "seed": 5, "temperature": 2.0} | settings
-    return StreamLoader(
-        three_sources() if sources is None else sources,
-        COLLATE,
-        world=World(rank, size),
-        workers=workers,
-        **settings,
-    )
+def strand(sources=None, temperature=2.0, weights=None, mixture=None, **settings):
+    sources = three_sources() if sources is None else sources
+    mixture = mixture or Mixture(portions_of(sources), temperature, weights)
+    settings = {"pairs_per_step": 16, "seed": 5} | settings
+    bucketing = settings.get("bucketing")
+    if bucketing is None or bucketing.budget is None:
+        settings.setdefault("micro_batch_pairs", 2)
+    return make_strand(sources, COLLATE, mixture, **settings)
+
+
+def loader(rank=0, size=1, workers=0, strands=None, **settings):
+    return StreamLoader(strands or [strand(**settings)], world=World(rank, size), workers=workers)
 
 
 def content(batch):
