@@ -24,9 +24,10 @@ class ShardFolder:
     """A folder written by ``optical-scale convert``.
 
     Files are opened when needed, at most 32 shards at a time, and read by position, so forked processes that share
-    the descriptors do not disturb each other; a pickled copy opens its own. Not meant for several threads. Small samples
-    are read in pieces of 64 KiB, no more than a kernel reads ahead anyway, of which the latest 64 MiB are kept: the
-    stream comes back to the same pieces while it is in a window of its order.
+    the descriptors do not disturb each other; a pickled copy opens its own. Not meant for several threads.
+
+    Small samples are read in pieces of 64 KiB, no more than a kernel reads ahead anyway, of which the latest 64 MiB are
+    kept: the stream comes back to the same pieces while it is in a window of its order.
 
     Args:
         path: folder with ``manifest.json``.

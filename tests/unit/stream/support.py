@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from optical_scale.batch import TokenBatch
 from optical_scale.errors import ShardError
 from optical_scale.records import TextPair
 from optical_scale.runtime.world import World
+from optical_scale.stream.buckets import Bucketing
 from optical_scale.stream.collate import PairCollator
 from optical_scale.stream.loader import StreamLoader
 from optical_scale.stream.mixing import Mixture
@@ -87,3 +89,23 @@ def run(size, steps, workers=0, state=None, **settings):
         rank.close()
     assert all(other == states[0] for other in states)
     return result, states[0]
+
+
+class CharacterLengths:
+    """Characters of both sides, as :func:`characters` would count them; ``stretch`` makes some pairs much longer."""
+
+    digest = "characters"
+
+    def __init__(self, sources, stretch=0):
+        self.sources = sources
+        self.stretch = stretch
+
+    def of(self, source, samples):
+        pairs = [self.sources[source][index] for index in samples.tolist()]
+        return np.array(
+            [(len(p.source), len(p.target) + self.stretch * (i % 7)) for p, i in zip(pairs, samples, strict=True)]
+        )
+
+
+def bucketing(look_ahead=64, budget=None, lanes=1, stretch=0, sources=None):
+    return Bucketing(CharacterLengths(sources or three_sources(), stretch), look_ahead, budget, lanes)
