@@ -1,6 +1,7 @@
 """Tensors with meaning. B pairs, T tokens (or patches), D width, C H W image channels, rows, columns."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -50,17 +51,23 @@ class PairBatch:
         source: English text in the source tokenizer's ids.
         target: text in the target tokenizer's ids, or images.
         languages: B BCP-47 tags of the target side.
-        keys: B sample keys, for error messages and evaluation.
+        keys: B sample keys, for error messages and evaluation; none when the one row is a stand-in that counts nothing.
+        skipped: why samples that belonged here were left out, one word each.
     """
 
     source: TokenBatch
     target: TokenBatch | PatchBatch
     languages: tuple[str, ...]
     keys: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str) -> "PairBatch":
         """Copy both sides to ``device`` without waiting."""
-        return PairBatch(self.source.to(device), self.target.to(device), self.languages, self.keys)
+        return replace(self, source=self.source.to(device), target=self.target.to(device))
+
+    def without(self, skipped: Sequence[str]) -> "PairBatch":
+        """The same pairs, with the reasons why others are missing."""
+        return replace(self, skipped=(*self.skipped, *skipped))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -93,6 +100,10 @@ class TokenStates:
     def detach(self) -> "TokenStates":
         """The same values outside the autograd graph."""
         return TokenStates(self.x_BTD.detach(), self.mask_BT, self.attention_BT)
+
+    def first(self, rows: int) -> "TokenStates":
+        """The first ``rows`` rows."""
+        return TokenStates(self.x_BTD[:rows], self.mask_BT[:rows], self.attention_BT[:rows])
 
     def __len__(self) -> int:
         return self.x_BTD.shape[0]

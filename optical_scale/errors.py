@@ -17,7 +17,13 @@ class CorpusError(OpticalScaleError):
 
 
 class ShardError(OpticalScaleError):
-    """A shard or manifest is missing, truncated or differs from what the manifest records."""
+    """A shard or manifest is missing, truncated or differs from what the manifest records.
+
+    Attributes:
+        reason: under which word a skipped sample is counted; see ``stream/faults.py``.
+    """
+
+    reason = "damaged sample"
 
 
 class StreamError(OpticalScaleError):

@@ -1,5 +1,7 @@
 """Text to token batches, and new unigram tokenizers for corpora that no published one covers."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,19 @@ class TextTokenizer:
         mask_BT = attention_BT & ~encoded["special_tokens_mask"].bool()
         empty_B1 = ~mask_BT.any(1, keepdim=True)
         return TokenBatch(encoded["input_ids"], attention_BT, torch.where(empty_B1, attention_BT, mask_BT))
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text as the encoder will see it, special ones included."""
+        counts: list[int] = self(texts).attention_BT.sum(1).tolist()
+        return counts
+
+    def digest(self) -> str:
+        """Changes whenever a count of :meth:`lengths` could: a hash of the tokenizer, the limit and the prefix."""
+        described = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        for state in ("truncation", "padding"):  # set anew by every call
+            del described[state]
+        text = json.dumps([described, self.max_tokens, self.prefix], sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def pieces(self, text: str) -> list[str]:
         """The tokens of one text as people read them, special ones excluded, in the order of the mask."""

@@ -21,10 +21,19 @@ class ImageTransform:
 
     These are the settings of transformers' ViT image processor with mean and deviation 0.5; :meth:`save` writes them in
     its format, so that other libraries prepare images the same way.
+
+    Args:
+        size: pixels of a side.
+        max_tokens: tokens that the vision tower makes of an image, for batches by cost.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, max_tokens: int = 1) -> None:
         self.size = size
+        self.max_tokens = max_tokens
+
+    def digest(self) -> str:
+        """Changes whenever the number of tokens could."""
+        return f"image {self.max_tokens}"
 
     def __call__(self, images: Sequence[bytes]) -> PatchBatch:
         """B encoded images to ``pixels_BCHW``.

@@ -15,6 +15,8 @@ _MAY_CHANGE = (
     "optimization.epochs",
     "stream.workers",
     "stream.micro_batch_pairs",
+    "stream.bucketing.lengths",
+    "stream.faults",
     "teacher.engine",
     "student.engine.activation_checkpointing",
     "student.engine.offload_optimizer",

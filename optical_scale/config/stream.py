@@ -1,9 +1,9 @@
 """Which shards are read, in which proportion, and how many pairs make a step."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from optical_scale.config.schema import Schema
 
@@ -17,18 +17,91 @@ class Source(Schema):
     """Languages to take; null takes all."""
 
 
+class Phase(Schema):
+    """A later part of the curriculum."""
+
+    from_step: PositiveInt
+    """First optimizer step of the phase."""
+    temperature: PositiveFloat = 1.0
+    """As in the stream."""
+    weights: dict[str, PositiveFloat] | None = None
+    """As in the stream."""
+
+
+class Bucketing(Schema):
+    """Micro-batches of pairs that are about equally long."""
+
+    look_ahead: PositiveInt = 4096
+    """Pairs sorted together; more means less padding. At least one step is."""
+    tokens: PositiveInt | None = None
+    """Most tokens of a micro-batch, both sides and padding included: rows x (longest English + longest target)."""
+    transport: PositiveInt | None = None
+    """Most entries of a micro-batch's cost matrices: rows x longest English x longest target."""
+    lanes: PositiveInt | None = None
+    """With a budget: micro-batches of a step are a multiple of this; numbers of processes that divide it can run."""
+    lengths: Path | None = None
+    """Where token counts are kept, a folder that all processes see; null: `lengths` in the run folder."""
+
+    @property
+    def has_budget(self) -> bool:
+        """Micro-batches are cut by cost instead of by number of pairs."""
+        return self.tokens is not None or self.transport is not None
+
+    @model_validator(mode="after")
+    def _lanes_belong_to_a_budget(self) -> "Bucketing":
+        if self.has_budget != (self.lanes is not None):
+            raise ValueError("`lanes` belongs to a budget: set it together with `tokens` or `transport`, and only then")
+        return self
+
+
+class Faults(Schema):
+    """What happens to samples that cannot be used: missing or damaged shards, images that do not decode."""
+
+    policy: Literal["error", "skip"] = "error"
+    """error stops at the first; skip leaves the sample out and counts the reason in the log."""
+    most: NonNegativeInt = 100
+    """With skip: more than so many samples, over all processes and the whole run, stop the run."""
+
+
 class Stream(Schema):
     """The training stream."""
 
     sources: Annotated[list[Source], Field(min_length=1)]
     """All must hold bitext, or all images."""
     pairs_per_step: PositiveInt
-    """Pairs behind one optimizer update, over all ranks and accumulation."""
-    micro_batch_pairs: PositiveInt
-    """Pairs that one rank encodes at once; accumulation follows from the three numbers."""
+    """Pairs behind one optimizer update, over all ranks and accumulation; under a budget their mean."""
+    micro_batch_pairs: PositiveInt | None = None
+    """Pairs that one rank encodes at once; accumulation follows from the three numbers. null under a budget."""
+    bucketing: Bucketing | None = None
+    """Sort pairs by length, and cut them by cost if there is a budget; null takes them as they come."""
     temperature: PositiveFloat = 1.0
-    """T in p ∝ n^(1/T) over languages; 1 is proportional to size, larger values favour small languages."""
+    """T in p ∝ n^(1/T) over languages; 1 is exhaustive (every pair once an epoch), larger favours small languages."""
     weights: dict[str, PositiveFloat] | None = None
     """Explicit language weights instead of the temperature rule."""
+    curriculum: list[Phase] = []
+    """Other temperatures or weights from later steps on."""
+    faults: Faults = Faults()
     workers: NonNegativeInt = 0
     """Loader processes per rank."""
+
+    @property
+    def lanes(self) -> int:
+        """Micro-batches of a step over all ranks; under a budget the number of which they are a multiple."""
+        if self.bucketing is not None and self.bucketing.lanes is not None:
+            return self.bucketing.lanes
+        assert self.micro_batch_pairs is not None
+        return self.pairs_per_step // self.micro_batch_pairs
+
+    @model_validator(mode="after")
+    def _one_size_of_micro_batches(self) -> "Stream":
+        budget = self.bucketing is not None and self.bucketing.has_budget
+        if budget and self.micro_batch_pairs is not None:
+            raise ValueError(
+                "`bucketing` has a budget, which decides the size of micro-batches; remove micro_batch_pairs"
+            )
+        if not budget and self.micro_batch_pairs is None:
+            raise ValueError("set micro_batch_pairs, or a budget in `bucketing`")
+        starts = [phase.from_step for phase in self.curriculum]
+        if starts != sorted(set(starts)):
+            raise ValueError(f"curriculum: from_step must ascend; found {starts}")
+        return self

@@ -93,12 +93,14 @@ class StudentEngine:
         """Switch dropout on or off."""
         self._engine.train(training)
 
-    def backward(self, loss_sum: Tensor, global_weight: float) -> None:
+    def backward(self, loss_sum: Tensor, global_weight: float, *, last: bool = True) -> None:
         """Accumulate the gradient of ``loss_sum`` / ``global_weight``, the latter over all ranks and micro-batches.
 
-        DeepSpeed averages gradients over ranks, so the world size is multiplied back; its own division by the
-        accumulation steps is switched off.
+        ``last`` says that the weights are updated after this micro-batch, because under a budget the number of
+        micro-batches varies. DeepSpeed averages gradients over ranks, so the world size is multiplied back; its own
+        division by the accumulation steps is switched off.
         """
+        self._engine.set_gradient_accumulation_boundary(last)
         self._engine.backward(loss_sum * (self._world_size / global_weight), scale_wrt_gas=False)
 
     def finish_micro_batch(self) -> Update | None:

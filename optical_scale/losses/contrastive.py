@@ -7,7 +7,7 @@ from torch.nn import functional
 from optical_scale.batch import TokenStates
 from optical_scale.losses.maxsim import maxsim
 from optical_scale.losses.objective import LossOutput
-from optical_scale.runtime.collectives import gather_rows, largest_over_ranks
+from optical_scale.runtime.collectives import gather_rows, largest_over_ranks, rows_of_ranks
 
 # Two teacher embeddings closer than this belong to the same sentence, so neither is a negative of the other.
 _SAME = 1.0 - 1e-5
@@ -27,10 +27,11 @@ class Contrastive:
         self.late_interaction = late_interaction
 
     def __call__(self, teacher: TokenStates, student: TokenStates) -> LossOutput:
-        """Loss of this rank's pairs against the pairs of all ranks; every rank must bring equally many pairs."""
+        """Loss of this rank's pairs against the pairs of all ranks; ranks may bring different numbers."""
         t_BD, s_BD = teacher.pooled(), student.pooled()
-        all_t_KD, all_s_KD = gather_rows(t_BD), gather_rows(s_BD)
-        first = _first_row(len(t_BD))
+        counts = rows_of_ranks(len(t_BD), t_BD.device)
+        all_t_KD, all_s_KD = gather_rows(t_BD, counts), gather_rows(s_BD, counts)
+        first = _first_row(counts)
         with torch.no_grad():
             same_BK = t_BD @ all_t_KD.T > _SAME
             same_BK[torch.arange(len(t_BD)), first + torch.arange(len(t_BD))] = False
@@ -38,7 +39,7 @@ class Contrastive:
         metrics = {"in_batch_accuracy": right}
         if not self.late_interaction:
             return LossOutput(dense, len(student), metrics)
-        all_t, all_s = _gather(teacher), _gather(student)
+        all_t, all_s = _gather(teacher, counts), _gather(student, counts)
         token, _ = self._cross_entropy(
             maxsim(*_local(student), *all_t), maxsim(*_local(teacher), *all_s), same_BK, first
         )
@@ -52,24 +53,25 @@ class Contrastive:
         reverse_BK = (reverse_BK / self.temperature).masked_fill(same_BK, -torch.inf)
         loss = functional.cross_entropy(forward_BK, target_B, reduction="sum")
         loss = loss + functional.cross_entropy(reverse_BK, target_B, reduction="sum")
-        return loss / 2, (forward_BK.detach().argmax(1) == target_B).float().sum()
+        right = forward_BK.detach().argmax(1) == target_B if len(target_B) else target_B
+        return loss / 2, right.float().sum()
 
 
-def _first_row(rows: int) -> int:
+def _first_row(counts: tuple[int, ...]) -> int:
     """Index of this rank's first row among the gathered ones."""
     import torch.distributed as dist
 
-    return dist.get_rank() * rows if dist.is_initialized() and dist.get_world_size() > 1 else 0
+    return sum(counts[: dist.get_rank()]) if len(counts) > 1 else 0
 
 
 def _local(states: TokenStates) -> tuple[Tensor, Tensor]:
     return states.normalized(), states.mask_BT
 
 
-def _gather(states: TokenStates) -> tuple[Tensor, Tensor]:
+def _gather(states: TokenStates, counts: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Token vectors and masks of all ranks, padded to the longest."""
     x_BTD, mask_BT = _local(states)
     padding = largest_over_ranks(x_BTD.shape[1], x_BTD.device) - x_BTD.shape[1]
-    x_KTD = gather_rows(functional.pad(x_BTD, (0, 0, 0, padding)))
-    mask_KT = gather_rows(functional.pad(mask_BT, (0, padding)).float()) > 0
+    x_KTD = gather_rows(functional.pad(x_BTD, (0, 0, 0, padding)), counts)
+    mask_KT = gather_rows(functional.pad(mask_BT, (0, padding)).float(), counts) > 0
     return x_KTD, mask_KT

@@ -82,7 +82,10 @@ def vision_encoder(config: VisionBackbone) -> tuple[Encoder, ImageTransform]:
     else:
         assert config.pretrained is not None
         encoder = _finished(config.pretrained, config, load_backbone(config.pretrained))
-    return encoder, ImageTransform(int(encoder.backbone.config.image_size))  # type: ignore[union-attr, arg-type]
+    described = encoder.backbone.config
+    size = int(described.image_size)  # type: ignore[union-attr, arg-type]
+    patch = int(getattr(described, "patch_size", size))
+    return encoder, ImageTransform(size, (size // patch) ** 2 + 1)
 
 
 def student_encoder(

@@ -1,14 +1,31 @@
 """Stream configurations become the loader of one rank."""
 
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.backbones.vision import ImageTransform
 from optical_scale.config import stream as schema
 from optical_scale.errors import ConfigError
+from optical_scale.records import CaptionedImage, Record, TextPair
+from optical_scale.runtime.collectives import agree_on_errors
 from optical_scale.runtime.world import World
 from optical_scale.shards.reader import ShardFolder
+from optical_scale.stream.buckets import Bucketing, Budget
 from optical_scale.stream.collate import PairCollator
+from optical_scale.stream.curriculum import Curriculum
+from optical_scale.stream.lengths import LengthTables
 from optical_scale.stream.loader import StreamLoader
+from optical_scale.stream.mixing import Mixing, Mixture
 from optical_scale.stream.source import Source
+from optical_scale.stream.strand import make_strand, portions_of
+
+logger = logging.getLogger(__name__)
 
 
 def sources(config: schema.Stream, kind: str) -> list[Source]:
@@ -31,22 +48,125 @@ def sources(config: schema.Stream, kind: str) -> list[Source]:
     return found
 
 
-def loader(
-    config: schema.Stream, tokenize: TextTokenizer, prepare: TextTokenizer | ImageTransform, *, world: World, seed: int
-) -> StreamLoader:
-    """The training stream: ``tokenize`` reads the English side, ``prepare`` the student's."""
+def mixture(config: schema.Stream, found: Sequence[Source]) -> Mixing:
+    """Which source supplies which draw, in one phase or several."""
+    portions = portions_of(found)
+    first = Mixture(portions, config.temperature, config.weights)
+    if not config.curriculum:
+        return first
+    later = [
+        (phase.from_step * config.pairs_per_step, Mixture(portions, phase.temperature, phase.weights))
+        for phase in config.curriculum
+    ]
+    return Curriculum([(0, first), *later])
+
+
+class Measure:
+    """Counts the tokens that the encoders will see; an image is as long as its transform says."""
+
+    def __init__(self, collate: PairCollator, tokenize: TextTokenizer, prepare: TextTokenizer | ImageTransform) -> None:
+        self.collate = collate
+        self.tokenize = tokenize
+        self.prepare = prepare
+
+    @property
+    def digest(self) -> str:
+        """Changes whenever a count could."""
+        return f"{self.tokenize.digest()} {self.prepare.digest()}"
+
+    @property
+    def longest(self) -> tuple[int, int]:
+        """Most tokens that a pair can have on each side."""
+        return self.tokenize.max_tokens, self.prepare.max_tokens
+
+    def __call__(self, records: Sequence[Record]) -> NDArray[np.int64]:
+        """Tokens of both sides, shape (n, 2); of an image's captions the longest, as every epoch takes another."""
+        english = [
+            [caption.text for caption in self.collate.captions(record)]
+            if isinstance(record, CaptionedImage)
+            else [record.source]
+            for record in records
+        ]
+        counts = iter(self.tokenize.lengths([text for texts in english for text in texts]))
+        source = [max(next(counts) for _ in texts) for texts in english]
+        if isinstance(self.prepare, ImageTransform):
+            return np.array([(n, self.prepare.max_tokens) for n in source], dtype=np.int64)
+        target = self.prepare.lengths([record.target for record in records if isinstance(record, TextPair)])
+        return np.array(list(zip(source, target, strict=True)), dtype=np.int64)
+
+
+def bucketing(
+    config: schema.Stream,
+    found: Sequence[Source],
+    measure: Measure,
+    *,
+    lengths: Path,
+    world: World,
+    device: torch.device | str = "cpu",
+) -> Bucketing | None:
+    """How pairs are sorted by length; counts the tokens of samples that were never counted, all ranks together.
+
+    Raises:
+        ConfigError: the longest possible pair is above the budget.
+        OpticalScaleError: a sample cannot be read, on every rank.
+    """
+    how = config.bucketing
+    if how is None:
+        return None
+    budget = Budget(how.tokens, how.transport) if how.has_budget else None
+    if budget is not None and budget.use(1, *measure.longest) > 1:
+        n, m = measure.longest
+        raise ConfigError(
+            f"stream.bucketing: one pair of {n} English and {m} target tokens, the longest that max_tokens allows, "
+            f"needs tokens {n + m} and transport {n * m}; raise the budget or lower max_tokens"
+        )
+    tables = LengthTables(how.lengths or lengths, found, measure.digest)
+    with agree_on_errors("counting tokens", device):
+        counted = tables.count(measure, world, tolerant=config.faults.policy == "skip")
+    if counted:
+        logger.info("counted the tokens of %s pairs; %s keeps them", f"{counted:,}", tables.folder)
+    return Bucketing(tables, how.look_ahead, budget, how.lanes or 1)
+
+
+def collator(tokenize: TextTokenizer, prepare: TextTokenizer | ImageTransform) -> tuple[str, PairCollator]:
+    """The kind of shards that a student reads, and what makes batches of them."""
     if isinstance(prepare, TextTokenizer):
-        kind, collate = "bitext", PairCollator(tokenize, tokenize_target=prepare)
-    else:
-        kind, collate = "images", PairCollator(tokenize, transform_images=prepare)
-    return StreamLoader(
-        sources(config, kind),
+        return "bitext", PairCollator(tokenize, tokenize_target=prepare)
+    return "images", PairCollator(tokenize, transform_images=prepare)
+
+
+def loader(
+    config: schema.Stream,
+    tokenize: TextTokenizer,
+    prepare: TextTokenizer | ImageTransform,
+    *,
+    world: World,
+    seed: int,
+    lengths: Path,
+    device: torch.device | str = "cpu",
+) -> StreamLoader:
+    """The training stream; all ranks enter together.
+
+    Args:
+        config: its description.
+        tokenize: reads the English side.
+        prepare: reads the student's side.
+        world: this rank among all.
+        seed: data seed.
+        lengths: folder of token counts, unless the configuration names one.
+        device: of this rank, for the exchange with others.
+    """
+    kind, collate = collator(tokenize, prepare)
+    found = sources(config, kind)
+    measure = Measure(collate, tokenize, prepare)
+    strand = make_strand(
+        found,
         collate,
-        world=world,
+        mixture(config, found),
+        seed=seed,
         pairs_per_step=config.pairs_per_step,
         micro_batch_pairs=config.micro_batch_pairs,
-        seed=seed,
-        temperature=config.temperature,
-        weights=config.weights,
-        workers=config.workers,
+        bucketing=bucketing(config, found, measure, lengths=lengths, world=world, device=device),
+        policy=config.faults.policy,
     )
+    return StreamLoader([strand], world=world, workers=config.workers)

@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 def train(config: TrainConfig) -> TrainState:
     """Run or continue the training that ``config`` describes, in this process as one rank of many."""
     world = World.from_env()
-    accumulation = accumulation_steps(config.stream.pairs_per_step, config.stream.micro_batch_pairs, world.size)
+    accumulation = _accumulation(config, world)
     # Forked loader workers and threaded tokenizers do not mix; each rank tokenises in its own process.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     device = start(world, seed=config.seed)
@@ -55,7 +55,15 @@ def train(config: TrainConfig) -> TrainState:
 
     module, prepare = student_encoder(config.student.backbone, lambda: bitext_of(config.stream))
     teacher, tokenize = _teacher(config, device)
-    stream = loader(config.stream, tokenize or _text(prepare), prepare, world=world, seed=config.seed)
+    stream = loader(
+        config.stream,
+        tokenize or _text(prepare),
+        prepare,
+        world=world,
+        seed=config.seed,
+        lengths=config.run / "lengths",
+        device=device,
+    )
     steps = _steps(config, stream)
     store = CheckpointStore(config.run / "checkpoints", world, config.checkpoints.keep)
     reshaped = reshape(store.latest(), config, world)
@@ -80,6 +88,7 @@ def train(config: TrainConfig) -> TrainState:
         ),
         world=world,
         reshaped=reshaped,
+        most_skipped=config.stream.faults.most,
     )
     state = trainer.fit()
     if reshaped is not None and world.is_main:
@@ -113,13 +122,20 @@ def _claim(config: TrainConfig, world: World) -> None:
         raise ResumeError(problem)
 
 
+def _accumulation(config: TrainConfig, world: World) -> int:
+    """What DeepSpeed is told. Under a budget the number varies, and 2 stands for more than one."""
+    if config.stream.micro_batch_pairs is None:
+        return 2
+    return accumulation_steps(config.stream.pairs_per_step, config.stream.micro_batch_pairs, world.size)
+
+
 def _teacher(config: TrainConfig, device: torch.device) -> tuple[TeacherEngine | None, TextTokenizer | None]:
     if config.teacher is None:
         return None, None
     tokenize = text_tokenizer(config.teacher.backbone)
     derived = derive_teacher(
         config.teacher.engine,
-        micro_batch_pairs=config.stream.micro_batch_pairs,
+        micro_batch_pairs=config.stream.pairs_per_step // config.stream.lanes,
         bucket_elements=config.student.engine.bucket_elements,
     )
     return TeacherEngine(text_encoder(config.teacher.backbone, tokenize), derived, device), tokenize
@@ -129,7 +145,8 @@ def _student(
     config: TrainConfig, module: Encoder, device: torch.device, accumulation: int, steps: int, *, universal: bool
 ) -> StudentEngine:
     how, engine = config.optimization, config.student.engine
-    derived = derive_student(engine, micro_batch_pairs=config.stream.micro_batch_pairs, accumulation=accumulation)
+    pairs = config.stream.pairs_per_step // config.stream.lanes
+    derived = derive_student(engine, micro_batch_pairs=pairs, accumulation=accumulation)
     return StudentEngine(
         module,
         derived | ({"checkpoint": {"load_universal": True}} if universal else {}),
@@ -147,7 +164,10 @@ def _steps(config: TrainConfig, stream: StreamLoader) -> int:
     if config.optimization.steps is not None:
         return config.optimization.steps
     assert config.optimization.epochs is not None
-    pairs = sum(stream.mixture.pairs.values())
+    plan = stream.strands.strands[0].plan
+    if plan.bucketing:  # whole blocks, so that no pair of the last one is left out
+        return math.ceil(config.optimization.epochs * plan.steps_per_epoch)
+    pairs = sum(plan.mixture.pairs.values())
     return math.ceil(config.optimization.epochs * pairs / config.stream.pairs_per_step)
 
 
@@ -162,8 +182,10 @@ def _announce(
     """The arithmetic of the run, before its first step."""
     how = config.stream
     logger.info(
-        "%d steps of %d pairs = %d processes x %d micro-batches x %d pairs",
-        steps, how.pairs_per_step, world.size, stream.accumulation, how.micro_batch_pairs,
+        "%d steps of %d pairs = %d processes x %d micro-batches x %d pairs%s",
+        steps, how.pairs_per_step, world.size, how.lanes // world.size, how.pairs_per_step // how.lanes,
+        " on average; a whole multiple of the micro-batches where the budget asks for it"
+        if how.micro_batch_pairs is None else "",
     )  # fmt: skip
     logger.info(
         "parameters kept by rank 0 between uses: student %s (ZeRO-%d)%s",
@@ -173,7 +195,7 @@ def _announce(
         if teacher and config.teacher
         else "",
     )
-    for row in stream.mixture.exposure(steps * how.pairs_per_step):
+    for row in stream.strands.strands[0].plan.mixture.exposure(steps * how.pairs_per_step):
         logger.info(
             "  %-8s %9s pairs  share %5.1f %%  %6.2f epochs",
             row.language,

@@ -1,8 +1,8 @@
 """Where each sample of a shard lies: ``{shard}.index``, 16 bytes per sample after a 16-byte mark.
 
-An entry is offset (uint64), size (uint32) and CRC-32 (uint32) of the sample's tar members, little-endian. One small
-read finds sample i without scanning the tar and without holding the index in memory, and the checksum exposes damage
-at the moment of reading, long after the shard's SHA-256 was last compared.
+An entry is offset (uint64), size (uint32) and CRC-32 (uint32) of the sample's tar members, little-endian. It finds
+sample i without scanning the tar, and the checksum exposes damage at the moment of reading, long after the shard's
+SHA-256 was last compared.
 """
 
 import struct
@@ -28,9 +28,9 @@ class IndexEntry(NamedTuple):
         return cls(offset, len(sample), zlib.crc32(sample))
 
     @classmethod
-    def unpack(cls, data: bytes) -> "IndexEntry":
-        """Entry from its 16 bytes."""
-        return cls(*_ENTRY.unpack(data))
+    def unpack(cls, index: bytes, position: int = 0) -> "IndexEntry":
+        """Entry from the 16 bytes at ``position``."""
+        return cls(*_ENTRY.unpack_from(index, position))
 
     def pack(self) -> bytes:
         """The 16 bytes of the entry."""

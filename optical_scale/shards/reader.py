@@ -12,10 +12,12 @@ from typing import Any
 from optical_scale.errors import ShardError
 from optical_scale.records import Record
 from optical_scale.shards.codec import decode
-from optical_scale.shards.index import ENTRY_BYTES, MARK, IndexEntry, entry_position, index_bytes, index_path
+from optical_scale.shards.index import MARK, IndexEntry, entry_position, index_bytes, index_path
 from optical_scale.shards.manifest import Manifest, ShardEntry, read_manifest
 
 _OPEN_SHARDS = 32
+_PIECE = 1 << 16
+_PIECES = 1024
 
 
 class ShardFolder:
@@ -23,6 +25,9 @@ class ShardFolder:
 
     Files are opened when needed, at most 32 shards at a time, and read by position, so forked processes that share
     the descriptors do not disturb each other; a pickled copy opens its own. Not meant for several threads.
+
+    Small samples are read in pieces of 64 KiB, no more than a kernel reads ahead anyway, of which the latest 64 MiB are
+    kept: the stream comes back to the same pieces while it is in a window of its order.
 
     Args:
         path: folder with ``manifest.json``.
@@ -35,6 +40,7 @@ class ShardFolder:
         self.path = path
         self.manifest: Manifest = read_manifest(path)
         self._handles: OrderedDict[str, _Handle] = OrderedDict()
+        self._pieces = _Pieces()
         self._views: dict[str | None, ShardView] = {}
 
     @property
@@ -70,11 +76,12 @@ class ShardFolder:
 
     def close(self) -> None:
         """Close the open files; reading opens them again."""
+        self._pieces.clear()
         while self._handles:
             self._handles.popitem()[1].close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_handles": OrderedDict(), "_views": {}}
+        return self.__dict__ | {"_handles": OrderedDict(), "_pieces": _Pieces(), "_views": {}}
 
     def __del__(self) -> None:
         if "_handles" in self.__dict__:  # absent when the manifest was refused
@@ -85,7 +92,7 @@ class ShardFolder:
         if handle is None:
             if len(self._handles) >= _OPEN_SHARDS:
                 self._handles.popitem(last=False)[1].close()
-            handle = self._handles[shard.name] = _Handle(self.path / shard.name, shard)
+            handle = self._handles[shard.name] = _Handle(self.path / shard.name, shard, self._pieces)
         self._handles.move_to_end(shard.name)
         return handle.read(sample)
 
@@ -130,35 +137,73 @@ class ShardView:
         return (self[index] for index in range(len(self)))
 
 
-class _Handle:
-    """Open files of one shard."""
+class _Pieces:
+    """The latest aligned pieces of files, by shard name and number; bounded in bytes."""
 
-    def __init__(self, path: Path, entry: ShardEntry) -> None:
-        self._path, self._folder = path, path.parent
-        self._descriptors: list[int] = []
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+
+    def read(self, shard: str, file: int, entry: IndexEntry) -> bytes:
+        """The bytes of ``entry``, fewer if the file ends before."""
+        first, end = entry.offset // _PIECE, entry.offset + entry.size
+        if entry.size > _PIECE:
+            return os.pread(file, entry.size, entry.offset)
+        data = self._piece(shard, file, first)
+        if end > (first + 1) * _PIECE:
+            data += self._piece(shard, file, first + 1)
+        start = entry.offset - first * _PIECE
+        return data[start : start + entry.size]
+
+    def _piece(self, shard: str, file: int, number: int) -> bytes:
+        key = (shard, number)
+        data = self._kept.get(key)
+        if data is None:
+            data = self._kept[key] = os.pread(file, _PIECE, number * _PIECE)
+            if len(self._kept) > _PIECES:
+                self._kept.popitem(last=False)
+        else:
+            self._kept.move_to_end(key)
+        return data
+
+    def clear(self) -> None:
+        self._kept.clear()
+
+
+class _Handle:
+    """Open tar and whole index of one shard."""
+
+    def __init__(self, path: Path, entry: ShardEntry, pieces: "_Pieces") -> None:
+        self._path, self._folder, self._pieces = path, path.parent, pieces
+        self._tar: int | None = None
         try:
-            for file, expected in ((path, entry.bytes), (index_path(path), index_bytes(entry.samples))):
-                self._descriptors.append(os.open(file, os.O_RDONLY | os.O_CLOEXEC))
-                found = os.fstat(self._descriptors[-1]).st_size
-                if found != expected:
-                    raise self._damaged(f"{file} has {found:,} bytes, expected {expected:,}")
-            if os.pread(self._descriptors[1], len(MARK), 0) != MARK:
-                raise self._damaged(f"{index_path(path)} is no index of this format")
+            self._index = index_path(path).read_bytes()
+            self._expect(index_path(path), len(self._index), index_bytes(entry.samples))
+            if not self._index.startswith(MARK):
+                raise self._damaged(f"{index_path(path)} is no index of this format", "unreadable shard")
+            self._tar = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._expect(path, os.fstat(self._tar).st_size, entry.bytes)
         except OSError as error:
             self.close()
-            raise self._damaged(f"{error.filename}: {error.strerror}") from None
+            missing = isinstance(error, FileNotFoundError)
+            raise self._damaged(
+                f"{error.filename}: {error.strerror}", "missing shard" if missing else "unreadable shard"
+            ) from None
         except ShardError:
             self.close()
             raise
 
+    def _expect(self, file: Path, found: int, expected: int) -> None:
+        if found != expected:
+            raise self._damaged(f"{file} has {found:,} bytes, expected {expected:,}", "truncated shard")
+
     def read(self, sample: int) -> Record:
-        tar, index = self._descriptors
+        assert self._tar is not None
         where = f"{self._path}, sample {sample}"
+        entry = IndexEntry.unpack(self._index, entry_position(sample))
         try:
-            entry = IndexEntry.unpack(os.pread(index, ENTRY_BYTES, entry_position(sample)))
-            data = os.pread(tar, entry.size, entry.offset)
+            data = self._pieces.read(self._path.name, self._tar, entry)
         except OSError as error:
-            raise self._damaged(f"{where}: cannot be read ({error.strerror})") from None
+            raise self._damaged(f"{where}: cannot be read ({error.strerror})", "unreadable shard") from None
         if len(data) != entry.size or zlib.crc32(data) != entry.checksum:
             raise self._damaged(f"{where}: the bytes differ from those that were written")
         try:
@@ -166,9 +211,12 @@ class _Handle:
         except ValueError as error:
             raise self._damaged(f"{where}: {error}") from None
 
-    def _damaged(self, what: str) -> ShardError:
-        return ShardError(f"{what}; run `optical-scale verify {self._folder}`, then copy or convert the folder again")
+    def _damaged(self, what: str, reason: str = ShardError.reason) -> ShardError:
+        error = ShardError(f"{what}; run `optical-scale verify {self._folder}`, then copy or convert the folder again")
+        error.reason = reason
+        return error
 
     def close(self) -> None:
-        while self._descriptors:
-            os.close(self._descriptors.pop())
+        if self._tar is not None:
+            os.close(self._tar)
+            self._tar = None

@@ -9,6 +9,11 @@ from optical_scale.records import Caption, CaptionedImage, Record, TextPair
 Tokenize = Callable[[Sequence[str]], TokenBatch]
 TransformImages = Callable[[Sequence[bytes]], PatchBatch]
 
+_BLACK = (  # a PNG of one black pixel
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\0\0\0\0:~\x9bU"
+    b"\0\0\0\nIDATx\x9cc`\0\0\0\2\0\1H\xaf\xa4q\0\0\0\0IEND\xaeB`\x82"
+)
+
 
 class PairCollator:
     """Turns records of one kind into a :class:`PairBatch`.
@@ -63,6 +68,13 @@ class PairCollator:
             return self._text(pairs)
         return self._images(images, [0] * len(images) if epochs is None else epochs)
 
+    def blank(self) -> PairBatch:
+        """One row without meaning and without key, of the kind this collator makes; see :class:`PairBatch`."""
+        if self.tokenize_target is not None:
+            return PairBatch(self.tokenize_source([""]), self.tokenize_target([""]), (), ())
+        assert self.transform_images is not None
+        return PairBatch(self.tokenize_source([""]), self.transform_images([_BLACK]), (), ())
+
     def _text(self, pairs: Sequence[TextPair]) -> PairBatch:
         if self.tokenize_target is None:
             raise StreamError(f"{pairs[0].key!r} is a text pair, but this run reads images; use a corpus of images")
@@ -86,6 +98,15 @@ class PairCollator:
         Raises:
             StreamError: the image has no caption in ``caption_language``.
         """
+        captions = self.captions(image)
+        return captions[epoch % len(captions)]
+
+    def captions(self, image: CaptionedImage) -> list[Caption]:
+        """The captions of ``image`` in ``caption_language``, at least one.
+
+        Raises:
+            StreamError: there is none.
+        """
         wanted = self.caption_language
         captions = [c for c in image.captions if c.language == wanted or c.language.startswith(wanted + "-")]
         if not captions:
@@ -93,4 +114,4 @@ class PairCollator:
             raise StreamError(
                 f"image {image.key!r} ({image.corpus}) has no caption in {wanted!r}; its captions are in: {found}"
             )
-        return captions[epoch % len(captions)]
+        return captions

@@ -1,9 +1,10 @@
 """Where a stream stands: what is saved, and what must not have changed when it is read back.
 
 The position is one number, the next step. The rest of the state describes the sequence that number points into (seed,
-pairs per step, sources, probabilities), plus the exact draws per language so far, which a resumed run recomputes and
-compares: if they differ, the schedule itself changed and continuing would silently repeat or skip pairs. The number of
-processes, the micro-batch size and the workers are absent, because the sequence does not depend on them.
+pairs per step, sources, probabilities, bucketing), plus the exact draws per language so far, which a resumed run
+recomputes and compares: if they differ, the schedule itself changed and continuing would silently repeat or skip pairs.
+The number of processes and the workers are absent, because the sequence does not depend on them; so is the micro-batch
+size without bucketing.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from optical_scale.errors import ResumeError
-from optical_scale.stream.mixing import Mixture
+from optical_scale.stream.plan import StepPlan
 
 VERSION = 1
 
@@ -36,6 +37,7 @@ class StreamCursor:
         sources: by name.
         shares: exact probability of each language, as ``numerator/denominator``.
         drawn: pairs handed out so far, by language, over all ranks.
+        batching: what else decides which pairs form a step; empty without bucketing.
     """
 
     step: int
@@ -44,6 +46,7 @@ class StreamCursor:
     sources: dict[str, SourceMark]
     shares: dict[str, str]
     drawn: dict[str, int]
+    batching: str = ""
 
     def state(self) -> dict[str, Any]:
         """Plain values for JSON, a few hundred bytes a source at most."""
@@ -51,13 +54,13 @@ class StreamCursor:
         return {
             "version": VERSION,
             "step": self.step,
-            "draws": self.step * self.pairs_per_step,
+            "draws": sum(self.drawn.values()),
             "pairs_per_step": self.pairs_per_step,
             "seed": self.seed,
             "sources": marks,
             "shares": dict(self.shares),
             "drawn": dict(self.drawn),
-        }
+        } | ({"batching": self.batching} if self.batching else {})
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "StreamCursor":
@@ -76,11 +79,19 @@ class StreamCursor:
             drawn = {language: int(count) for language, count in state["drawn"].items()}
             numbers = {name: int(state[name]) for name in ("step", "pairs_per_step", "seed", "draws")}
             cursor = cls(
-                numbers["step"], numbers["pairs_per_step"], numbers["seed"], sources, dict(state["shares"]), drawn
+                numbers["step"],
+                numbers["pairs_per_step"],
+                numbers["seed"],
+                sources,
+                dict(state["shares"]),
+                drawn,
+                str(state.get("batching", "")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ResumeError(f"stream state is damaged: {error!r}; use an earlier checkpoint") from error
-        if cursor.step < 0 or numbers["draws"] != cursor.step * cursor.pairs_per_step:
+        # Under a budget steps differ in size.
+        expected = sum(drawn.values()) if cursor.batching else cursor.step * cursor.pairs_per_step
+        if cursor.step < 0 or numbers["draws"] != expected:
             raise ResumeError(
                 f"stream state is damaged: {numbers['draws']} draws after {cursor.step} steps of "
                 f"{cursor.pairs_per_step} pairs; use an earlier checkpoint"
@@ -91,7 +102,7 @@ class StreamCursor:
         """What differs between this saved position and ``present``, the same step of the present stream, by line."""
         lines = [
             f"{name} was {getattr(self, name)}, is {getattr(present, name)}"
-            for name in ("seed", "pairs_per_step")
+            for name in ("seed", "pairs_per_step", "batching")
             if getattr(self, name) != getattr(present, name)
         ]
         for name in sorted(self.sources.keys() | present.sources.keys()):
@@ -103,16 +114,16 @@ class StreamCursor:
         return lines or _differences("draws so far of", self.drawn, present.drawn, " (the drawing rule changed)")
 
 
-def cursor_at(
-    step: int, mixture: Mixture, shard_sizes: list[tuple[int, ...]], seed: int, pairs_per_step: int
-) -> StreamCursor:
-    """The position before ``step`` of the stream that ``mixture`` and the other values define."""
+def cursor_at(step: int, plan: StepPlan, shard_sizes: list[tuple[int, ...]]) -> StreamCursor:
+    """The position before ``step`` of the stream that ``plan`` over sources of these shards describes."""
     marks = {
         portion.name: SourceMark(portion.language, portion.pairs, _digest(sizes))
-        for portion, sizes in zip(mixture.portions, shard_sizes, strict=True)
+        for portion, sizes in zip(plan.mixture.portions, shard_sizes, strict=True)
     }
-    shares = {language: f"{share.numerator}/{share.denominator}" for language, share in mixture.shares.items()}
-    return StreamCursor(step, pairs_per_step, seed, marks, shares, mixture.language_counts(step * pairs_per_step))
+    batching = plan.bucketing.describe(plan.micro_batch_pairs) if plan.bucketing else ""
+    return StreamCursor(
+        step, plan.pairs_per_step, plan.seed, marks, plan.mixture.describe(), plan.drawn(step), batching
+    )
 
 
 def _digest(sizes: tuple[int, ...]) -> str:

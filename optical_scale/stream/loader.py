@@ -1,16 +1,18 @@
 """Batches for one rank, with exact resume.
 
-The loader walks the steps of a :class:`~optical_scale.stream.plan.StepPlan`. What a micro-batch contains depends only
-on (step, number), so worker processes need no state: the parent hands them these two numbers in order and receives the
-batches in the same order. The state counts the steps handed to the caller; what workers have prepared beyond that is
-discarded on a restart and computed again.
+The loader walks the steps of one or several :class:`Strand`; all micro-batches of a step come from one strand, the same
+on every rank, so that every rank runs the same networks. What a micro-batch contains depends only on (step, number), so
+worker processes need no state: the parent hands them these two numbers in order and receives the batches in the same
+order. The state counts the steps handed to the caller; what workers have prepared beyond that is discarded on a restart
+and computed again.
 """
 
 import itertools
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,13 +22,8 @@ from optical_scale.batch import PairBatch
 from optical_scale.errors import OpticalScaleError, ResumeError, StreamError
 from optical_scale.records import Record
 from optical_scale.runtime.world import World
-from optical_scale.stream.cursor import StreamCursor, cursor_at
-from optical_scale.stream.mixing import Mixture, Portion
-from optical_scale.stream.order import SampleOrder
-from optical_scale.stream.plan import StepPlan
-from optical_scale.stream.source import Source, shard_sizes
+from optical_scale.stream.strand import Strand, Strands
 
-Collate = Callable[[Sequence[Record], Sequence[int]], PairBatch]
 Key = tuple[int, int]
 _IGNORED = {signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}
 
@@ -34,71 +31,64 @@ _IGNORED = {signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}
 class MicroBatches(Dataset[PairBatch | OpticalScaleError]):
     """Micro-batches by (step, number); an error a user can cause comes back as a value, so its text stays whole."""
 
-    def __init__(self, sources: Sequence[Source], plan: StepPlan, collate: Collate) -> None:
-        self.sources = tuple(sources)
-        self.plan = plan
-        self.collate = collate
+    def __init__(self, strands: Strands) -> None:
+        self.strands = strands
 
     def __getitem__(self, key: Key) -> PairBatch | OpticalScaleError:
         """Read and collate one micro-batch."""
-        rows = self.plan.rows(*key)
+        strand, step = self.strands.of(key[0])
         try:
-            records = [self.sources[row.source][row.sample] for row in rows]
-            return self.collate(records, [row.epoch for row in rows])
+            rows = strand.plan.rows(step, key[1])
+            reads = [partial(_read, strand, row.source, row.sample) for row in rows]
+            return strand.reading(reads, [row.epoch for row in rows])
         except OpticalScaleError as error:
             return error
 
 
+def _read(strand: Strand, source: int, sample: int) -> Record:
+    return strand.sources[source][sample]
+
+
 class StreamLoader:
-    """The accumulation micro-batches of each optimizer step, for one rank.
+    """The micro-batches of each optimizer step, for one rank.
 
     Args:
-        sources: what to draw from; the same on every rank.
-        collate: ``(records, epochs) -> PairBatch``, for example a :class:`~optical_scale.stream.collate.PairCollator`.
+        strands: what to draw from, the same on every rank; several if the run has several modalities.
         world: this rank among all.
-        pairs_per_step: pairs per optimizer step over all ranks.
-        micro_batch_pairs: pairs per micro-batch of one rank.
-        seed: data seed.
-        temperature: languages are drawn with p ∝ n^(1/T).
-        weights: relative weight per language, instead of a temperature.
+        shares: relative number of steps of each strand by name; None gives each the steps of its epoch.
         workers: processes that read ahead; 0 reads in this process. Does not influence the batches.
 
     Attributes:
         step: the next step, from 0.
-        plan: the pure description of all steps.
-        mixture: of the sources, for example for :meth:`Mixture.exposure`.
-        accumulation: micro-batches in each step.
+        strands: as given, with the schedule of their steps.
 
     Raises:
-        StreamError: no or empty sources, or sizes that do not divide.
+        StreamError: no or equally named strands, or lanes that the ranks do not divide.
     """
 
     def __init__(
         self,
-        sources: Sequence[Source],
-        collate: Collate,
+        strands: Sequence[Strand],
         *,
         world: World,
-        pairs_per_step: int,
-        micro_batch_pairs: int,
-        seed: int,
-        temperature: float = 1.0,
-        weights: Mapping[str, float] | None = None,
+        shares: Mapping[str, float] | None = None,
         workers: int = 0,
     ) -> None:
         if workers < 0:
             raise StreamError(f"workers is {workers}; it must be 0 (read in this process) or more")
-        portions = [Portion(source.name, source.language, len(source)) for source in sources]
-        self.mixture = Mixture(portions, temperature, weights)
-        self._sizes = [shard_sizes(source) for source in sources]
-        orders = [SampleOrder(p.name, sizes, seed) for p, sizes in zip(portions, self._sizes, strict=True)]
-        self.plan = StepPlan(self.mixture, orders, seed, pairs_per_step, micro_batch_pairs)
-        self.accumulation = self.plan.accumulation(world)
+        self.strands = Strands(strands, shares)
+        for strand in strands:
+            strand.plan.check(world)
         self.step = 0
         self._world = world
         self._workers = workers
-        self._dataset = MicroBatches(sources, self.plan, collate)
+        self._dataset = MicroBatches(self.strands)
         self._ready: Iterator[PairBatch | OpticalScaleError] | None = None
+
+    def numbers(self, step: int) -> range:
+        """Which micro-batches of ``step`` this rank reads; equally many on every rank."""
+        strand, own = self.strands.of(step)
+        return strand.plan.numbers(own, self._world)
 
     def take(self, step: int) -> list[PairBatch]:
         """The micro-batches of ``step``, which must be the next one.
@@ -113,7 +103,7 @@ class StreamLoader:
             self._ready = self._start()
         batches: list[PairBatch] = []
         try:
-            for outcome in itertools.islice(self._ready, self.accumulation):
+            for outcome in itertools.islice(self._ready, len(self.numbers(step))):
                 if isinstance(outcome, OpticalScaleError):
                     raise outcome
                 batches.append(outcome)
@@ -141,33 +131,33 @@ class StreamLoader:
 
     def state(self) -> dict[str, Any]:
         """What :meth:`restore` needs, as plain JSON values; the same on every rank."""
-        return self._cursor(self.step).state()
+        return self.strands.state(self.step)
+
+    def drawn(self) -> dict[str, int]:
+        """Pairs handed out so far, by language, over all ranks."""
+        return self.strands.drawn(self.step)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue where :meth:`state` was taken, on any number of ranks and workers; reads no data.
 
         Raises:
-            ResumeError: the sources, probabilities, seed or pairs per step changed, or the state is damaged.
+            ResumeError: the sources, probabilities, seed, bucketing or pairs per step changed, or the state is damaged.
         """
-        saved = StreamCursor.from_state(state)
-        if changes := saved.changes(self._cursor(saved.step)):
+        step, changes = self.strands.compare(state)
+        if changes:
             raise ResumeError(
                 "the checkpoint's data stream cannot be continued: " + "; ".join(changes) + ". Restore these "
                 "settings, or start a new run from the checkpoint's weights"
             )
         self.close()
-        self.step = saved.step
+        self.step = step
 
     def close(self) -> None:
         """Stop the worker processes; the next :meth:`take` starts them again."""
         self._ready = None
 
-    def _cursor(self, step: int) -> StreamCursor:
-        return cursor_at(step, self.mixture, self._sizes, self.plan.seed, self.plan.pairs_per_step)
-
     def _keys(self) -> Iterator[Key]:
-        numbers = self.plan.numbers(self._world)
-        return ((step, number) for step in itertools.count(self.step) for number in numbers)
+        return ((step, number) for step in itertools.count(self.step) for number in self.numbers(step))
 
     def _start(self) -> Iterator[PairBatch | OpticalScaleError]:
         if self._workers == 0:

@@ -27,7 +27,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal, DivisionByZero, InvalidOperation
 from fractions import Fraction
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from optical_scale.errors import StreamError
 
@@ -82,6 +85,36 @@ class _Split:
         """Draws the left side has had after ``j`` draws: j·share/total rounded half up."""
         return (2 * self.share * j + self.total) // (2 * self.total)
 
+    def left_turn(self, i: int) -> int:
+        """The draw in which the left side has its turn number ``i``, from 0: left_count grows from i to i + 1."""
+        return -(-self.total * (2 * i + 1) // (2 * self.share)) - 1
+
+    def right_turn(self, i: int) -> int:
+        """The same for the right side."""
+        return self.total * (2 * i + 1) // (2 * (self.total - self.share))
+
+
+class Mixing(Protocol):
+    """What the plan asks of a mixture, or of a :class:`~optical_scale.stream.curriculum.Curriculum` of several."""
+
+    portions: tuple[Portion, ...]
+    pairs: dict[str, int]
+
+    def owners(self, start: int, stop: int) -> NDArray[np.int64]:
+        """The source of each draw ``start`` … ``stop`` - 1."""
+
+    def counts(self, draws: int) -> tuple[int, ...]:
+        """How many of the first ``draws`` draws each source supplied."""
+
+    def language_counts(self, draws: int) -> dict[str, int]:
+        """How many of the first ``draws`` draws each language supplied."""
+
+    def exposure(self, draws: int) -> tuple[Exposure, ...]:
+        """What ``draws`` draws mean for each language."""
+
+    def describe(self) -> dict[str, str]:
+        """Exact probabilities, for the saved state."""
+
 
 class Mixture:
     """The draw sequence of several sources.
@@ -131,9 +164,35 @@ class Mixture:
                 node, j = node.right, j - before
         return Draw(node, j)
 
-    def draws(self, start: int, stop: int) -> list[Draw]:
-        """Draws ``start`` to ``stop`` - 1, in order."""
-        return [self.draw(position) for position in range(start, stop)]
+    def owners(self, start: int, stop: int) -> NDArray[np.int64]:
+        """The source of each draw ``start`` … ``stop`` - 1, shape (stop - start,); many times faster than draw by draw.
+
+        At every split only the side with fewer turns is enumerated, the other one has the rest.
+        """
+        owner = np.empty(stop - start, dtype=np.int64)
+        waiting: list[tuple[_Split | int, int, int, NDArray[np.int64]]] = [
+            (self._root, start, stop, np.arange(stop - start))
+        ]
+        while waiting:
+            node, first, last, places = waiting.pop()
+            if isinstance(node, int):
+                owner[places] = node
+                continue
+            left_first, left_last = node.left_count(first), node.left_count(last)
+            right_first, right_last = first - left_first, last - left_last
+            fewer_left = left_last - left_first < right_last - right_first
+            turns = (
+                [node.left_turn(i) - first for i in range(left_first, left_last)]
+                if fewer_left
+                else [node.right_turn(i) - first for i in range(right_first, right_last)]
+            )
+            is_left = np.full(last - first, not fewer_left)
+            is_left[turns] = fewer_left
+            if left_last > left_first:
+                waiting.append((node.left, left_first, left_last, places[is_left]))
+            if right_last > right_first:
+                waiting.append((node.right, right_first, right_last, places[~is_left]))
+        return owner
 
     def counts(self, draws: int) -> tuple[int, ...]:
         """How many of the first ``draws`` draws each source supplied, in order of ``portions``."""
@@ -161,6 +220,10 @@ class Mixture:
             Exposure(language, self.pairs[language], float(self.shares[language]), count, count / self.pairs[language])
             for language, count in self.language_counts(draws).items()
         )
+
+    def describe(self) -> dict[str, str]:
+        """The probability of each language as ``numerator/denominator``, for the saved state."""
+        return {language: f"{share.numerator}/{share.denominator}" for language, share in self.shares.items()}
 
 
 def _tournament(parties: list[tuple[int, str, _Split | int]]) -> _Split | int:

@@ -19,6 +19,7 @@ machine and with every version.
 """
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -96,6 +97,25 @@ class SampleOrder:
         position = region * REGION + offset + int(blocks.shifts[np.searchsorted(blocks.ends, offset, side="right")])
         shards = self._epochs.get(epoch, lambda: self._epoch(epoch))
         return position + int(shards.shifts[np.searchsorted(shards.ends, position, side="right")])
+
+    def samples(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Index and epoch of each draw ``start`` … ``stop`` - 1, shapes (stop - start,)."""
+        found, epochs = [], []
+        while start < stop:
+            epoch, position = divmod(start, self.pairs)
+            window, offset = divmod(position, WINDOW)
+            inside = self._windows.get((epoch, window), partial(self._window, epoch, window))
+            positions = window * WINDOW + inside[offset : offset + stop - start].astype(np.int64)
+            # A window lies within one region, because REGION is a multiple of WINDOW.
+            region = window * WINDOW // REGION
+            blocks = self._regions.get((epoch, region), partial(self._region, epoch, region))
+            positions += blocks.shifts[np.searchsorted(blocks.ends, positions - region * REGION, side="right")]
+            shards = self._epochs.get(epoch, partial(self._epoch, epoch))
+            found.append(positions + shards.shifts[np.searchsorted(shards.ends, positions, side="right")])
+            epochs.append(np.full(len(positions), epoch, dtype=np.int64))
+            start += len(positions)
+        empty = np.empty(0, dtype=np.int64)
+        return np.concatenate([empty, *found]), np.concatenate([empty, *epochs])
 
     def _window(self, epoch: int, window: int) -> NDArray[np.uint16]:
         length = min(WINDOW, self.pairs - window * WINDOW)

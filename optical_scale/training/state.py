@@ -1,5 +1,6 @@
 """What a run knows about itself beside weights: a few numbers, readable as JSON."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +20,7 @@ class TrainState:
         results: evaluations so far, each ``{"step", "evaluation", "language", "mode", "metric": value, …}``.
         losses: ``[step, loss]`` at every logged step, the mean since the logged step before.
         unlogged: losses of the steps since the last logged one.
+        skipped: samples that could not be used, by reason, over all ranks.
     """
 
     step: int = 0
@@ -26,6 +28,7 @@ class TrainState:
     results: tuple[Mapping[str, Any], ...] = ()
     losses: tuple[tuple[int, float], ...] = ()
     unlogged: tuple[float, ...] = ()
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     def after_step(self, loss: float) -> "TrainState":
         """The state one update of this mean loss later."""
@@ -34,6 +37,10 @@ class TrainState:
     def with_pairs(self, pairs: Mapping[str, int]) -> "TrainState":
         """Remember how many pairs of each language all ranks have seen."""
         return replace(self, pairs=dict(pairs))
+
+    def after_skipping(self, skipped: Mapping[str, int]) -> "TrainState":
+        """The state after these samples were left out."""
+        return replace(self, skipped=dict(Counter(self.skipped) + Counter(skipped)))
 
     def logged(self) -> "TrainState":
         """Close the window of unlogged steps: their mean loss becomes a point of the learning curve."""
@@ -53,6 +60,7 @@ class TrainState:
             "results": [dict(result) for result in self.results],
             "losses": [list(point) for point in self.losses],
             "unlogged": list(self.unlogged),
+            "skipped": dict(self.skipped),
         }
 
     @classmethod
@@ -72,4 +80,5 @@ class TrainState:
             results=tuple(values["results"]),
             losses=tuple((step, loss) for step, loss in values["losses"]),
             unlogged=tuple(values["unlogged"]),
+            skipped=values.get("skipped", {}),
         )

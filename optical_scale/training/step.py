@@ -35,7 +35,7 @@ class TrainStep:
         self.objective = objective
 
     def __call__(self, micro_batches: Sequence[PairBatch]) -> StepResult:
-        """Run one step; every rank enters with equally many micro-batches.
+        """Run one step; every rank enters with equally many micro-batches, of any numbers of pairs.
 
         Raises:
             EngineError: the loss is not finite on some rank; raised on all ranks before the weights change.
@@ -45,14 +45,17 @@ class TrainStep:
         update = None
         for number, batch in enumerate(micro_batches):
             teacher, student = self._encode(batch)
+            if not batch.keys:  # a stand-in for samples that were all skipped; this rank still joins the collectives
+                teacher, student = teacher.first(0), student.first(0)
             output = self.objective(teacher, student)
-            self.student.backward(output.sum, weight)
+            last = number == len(micro_batches) - 1
+            self.student.backward(output.sum, weight, last=last)
             totals.update(_scalars(output))
-            if number == len(micro_batches) - 1:
+            if last:
                 values = self._average(totals, weight)
                 if not math.isfinite(values["loss"]):
                     raise EngineError(
-                        f"the loss is {values['loss']} (this rank's last micro-batch: {batch.keys[0]!r}, …); "
+                        f"the loss is {values['loss']} (this rank's last micro-batch: {batch.keys[:1]}, …); "
                         "the weights were not updated. Lower the learning rate, or use bf16 instead of fp16"
                     )
             update = self.student.finish_micro_batch()
@@ -67,7 +70,7 @@ class TrainStep:
 
     def _global_weight(self, micro_batches: Sequence[PairBatch]) -> float:
         pairs = sum(len(batch) for batch in micro_batches)
-        return float(sum_over_ranks(torch.tensor(float(pairs), device=self.student.device)).item())
+        return max(1.0, float(sum_over_ranks(torch.tensor(float(pairs), device=self.student.device)).item()))
 
     def _average(self, totals: Counter[str], weight: float) -> dict[str, float]:
         names = list(totals)

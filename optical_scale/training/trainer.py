@@ -10,9 +10,11 @@ from typing import Any, Protocol
 
 from optical_scale.batch import PairBatch
 from optical_scale.engine.student import StudentEngine
+from optical_scale.errors import StreamError
 from optical_scale.runtime.files import write_json
 from optical_scale.runtime.world import World
 from optical_scale.training.checkpoint import CheckpointStore
+from optical_scale.training.faults import take_together
 from optical_scale.training.hooks import Hook
 from optical_scale.training.preemption import Preemption
 from optical_scale.training.state import TrainState
@@ -29,7 +31,11 @@ class Loader(Protocol):
         ...
 
     def state(self) -> dict[str, Any]:
-        """Position after the last step handed out; ``drawn`` counts the pairs of all ranks by language."""
+        """Position after the last step handed out."""
+        ...
+
+    def drawn(self) -> dict[str, int]:
+        """Pairs handed out to all ranks so far, by language."""
         ...
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -68,6 +74,7 @@ class Trainer:
         world: this process among all.
         reshaped: the newest checkpoint's shards, rewritten for this run's ranks; None loads them as they are. Random
             states belong to ranks, so with it dropout goes on with other numbers.
+        most_skipped: samples that the whole run may skip over all ranks; one more stops it.
     """
 
     def __init__(
@@ -83,6 +90,7 @@ class Trainer:
         times: Times,
         world: World,
         reshaped: Path | None = None,
+        most_skipped: int = 0,
     ) -> None:
         self.step = step
         self.student = student
@@ -93,6 +101,7 @@ class Trainer:
         self.hooks = hooks if world.is_main else ()
         self.times = times
         self.reshaped = reshaped
+        self.most_skipped = most_skipped
         self.state = TrainState()
         self._window = _Window()
 
@@ -106,7 +115,7 @@ class Trainer:
                     self._save()
             batches = iter(self.loader)
             while self.state.step < self.times.steps:
-                self._advance(next(batches))
+                self._advance(self._next(batches))
                 stop = preemption.agreed()
                 last = self.state.step == self.times.steps
                 if not stop and (last or _due(self.state.step, self.times.evaluate_every)):
@@ -118,6 +127,21 @@ class Trainer:
                     break
         self.loader.close()
         return self.state
+
+    def _next(self, batches: Iterator[list[PairBatch]]) -> list[PairBatch]:
+        started = time.perf_counter()
+        micro_batches, skipped = take_together(lambda: next(batches), self.student.device)
+        self._window.wait(time.perf_counter() - started)
+        if skipped:
+            self.state = self.state.after_skipping(skipped)
+            total = sum(self.state.skipped.values())
+            if total > self.most_skipped:
+                found = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.state.skipped.items()))
+                raise StreamError(
+                    f"{total:,} samples could not be used ({found}), more than the {self.most_skipped:,} that "
+                    "stream.faults.most allows; run `optical-scale verify` on the shards, or raise the limit"
+                )
+        return micro_batches
 
     def _advance(self, micro_batches: list[PairBatch]) -> None:
         result = self.step(micro_batches)
@@ -131,7 +155,8 @@ class Trainer:
                 "loss": self.state.losses[-1][1],
                 "gradient_norm": result.update.gradient_norm,
                 "learning_rate": result.update.learning_rate,
-                "pairs_per_second_per_rank": self._window.close(),
+                **self._window.close(),
+                **{f"skipped, {reason}": float(count) for reason, count in self.state.skipped.items()},
             }
             for hook in self.hooks:
                 hook.stepped(self.state, values)
@@ -147,12 +172,11 @@ class Trainer:
 
     def _save(self) -> None:
         write_assets = self.assets()
-        stream = self.loader.state()
-        self.state = self.state.with_pairs(stream["drawn"])
+        self.state = self.state.with_pairs(self.loader.drawn())
 
         def write_rest(folder: Path) -> None:
             write_json(folder / "train_state.json", self.state.to_json())
-            write_json(folder / "stream.json", stream)
+            write_json(folder / "stream.json", self.loader.state())
             write_assets(folder)
 
         path = self.store.save(self.state.step, self.student.save, write_rest)
@@ -182,14 +206,20 @@ class _Window:
     def restart(self) -> None:
         self._started = time.perf_counter()
         self._pairs = 0
+        self._waited = 0.0
 
     def add(self, pairs: int) -> None:
         self._pairs += pairs
 
-    def close(self) -> float:
-        speed = self._pairs / max(1e-9, time.perf_counter() - self._started)
+    def wait(self, seconds: float) -> None:
+        self._waited += seconds
+
+    def close(self) -> dict[str, float]:
+        """Pairs per second, and the share of the time that this rank waited for data or for other ranks' data."""
+        elapsed = max(1e-9, time.perf_counter() - self._started)
+        values = {"pairs_per_second_per_rank": self._pairs / elapsed, "data_wait": self._waited / elapsed}
         self.restart()
-        return speed
+        return values
 
 
 def _due(step: int, every: int) -> bool:

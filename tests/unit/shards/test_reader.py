@@ -66,7 +66,7 @@ def test_few_files_stay_open(tmp_path):
     write_shards(pairs(100), tmp_path / "out", 1)
     folder = ShardFolder(tmp_path / "out")
     assert list(folder.select("sw")) == pairs(100)
-    assert open_files(tmp_path) == 64, "32 shards, each with its index"
+    assert open_files(tmp_path) == 32
     folder.close()
     assert open_files(tmp_path) == 0
     assert folder.read("sw", 99) == pairs(100)[99]

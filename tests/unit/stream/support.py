@@ -2,14 +2,18 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from optical_scale.batch import TokenBatch
 from optical_scale.errors import ShardError
 from optical_scale.records import TextPair
 from optical_scale.runtime.world import World
+from optical_scale.stream.buckets import Bucketing
 from optical_scale.stream.collate import PairCollator
 from optical_scale.stream.loader import StreamLoader
+from optical_scale.stream.mixing import Mixture
+from optical_scale.stream.strand import make_strand, portions_of
 
 
 @dataclass
@@ -51,15 +55,18 @@ def three_sources():
     return [ListSource("a", "sw", 40, (15, 0, 25)), ListSource("b", "de", 91), ListSource("c", "sw", 13)]
 
 
-def loader(rank=0, size=1, workers=0, sources=None, **settings):
-    settings = {"pairs_per_step": 16, "micro_batch_pairs": 2, "seed": 5, "temperature": 2.0} | settings
-    return StreamLoader(
-        three_sources() if sources is None else sources,
-        COLLATE,
-        world=World(rank, size),
-        workers=workers,
-        **settings,
-    )
+def strand(sources=None, temperature=2.0, weights=None, mixture=None, **settings):
+    sources = three_sources() if sources is None else sources
+    mixture = mixture or Mixture(portions_of(sources), temperature, weights)
+    settings = {"pairs_per_step": 16, "seed": 5} | settings
+    bucketing = settings.get("bucketing")
+    if bucketing is None or bucketing.budget is None:
+        settings.setdefault("micro_batch_pairs", 2)
+    return make_strand(sources, COLLATE, mixture, **settings)
+
+
+def loader(rank=0, size=1, workers=0, strands=None, **settings):
+    return StreamLoader(strands or [strand(**settings)], world=World(rank, size), workers=workers)
 
 
 def content(batch):
@@ -82,3 +89,23 @@ def run(size, steps, workers=0, state=None, **settings):
         rank.close()
     assert all(other == states[0] for other in states)
     return result, states[0]
+
+
+class CharacterLengths:
+    """Characters of both sides, as :func:`characters` would count them; ``stretch`` makes some pairs much longer."""
+
+    digest = "characters"
+
+    def __init__(self, sources, stretch=0):
+        self.sources = sources
+        self.stretch = stretch
+
+    def of(self, source, samples):
+        pairs = [self.sources[source][index] for index in samples.tolist()]
+        return np.array(
+            [(len(p.source), len(p.target) + self.stretch * (i % 7)) for p, i in zip(pairs, samples, strict=True)]
+        )
+
+
+def bucketing(look_ahead=64, budget=None, lanes=1, stretch=0, sources=None):
+    return Bucketing(CharacterLengths(sources or three_sources(), stretch), look_ahead, budget, lanes)

@@ -5,12 +5,15 @@ import pytest
 from optical_scale.errors import ResumeError
 from optical_scale.stream.cursor import StreamCursor, cursor_at
 from optical_scale.stream.mixing import Mixture, Portion
+from optical_scale.stream.order import SampleOrder
+from optical_scale.stream.plan import StepPlan
 
 
 def cursor(step=10, names="ab", pairs=60, language="sw", sizes=None, seed=3, pairs_per_step=8, **mixing):
     portions = [Portion(name, language if name == "a" else "de", pairs) for name in names]
     shards = [sizes or (pairs,)] * len(portions)
-    return cursor_at(step, Mixture(portions, **mixing), shards, seed, pairs_per_step)
+    orders = [SampleOrder(name, [pairs], seed) for name in names]
+    return cursor_at(step, StepPlan(Mixture(portions, **mixing), orders, seed, pairs_per_step, pairs_per_step), shards)
 
 
 def test_state_is_small_json_and_round_trips():

@@ -79,11 +79,15 @@ def test_state_counts_what_was_handed_out_not_what_was_read_ahead():
 def test_restore_reads_nothing_and_the_next_step_reads_only_its_rows():
     _, state = run(1, 1)
     far = loader(sources=three_sources(), rank=1, size=4)
-    state |= {"step": 10**9, "draws": 16 * 10**9, "drawn": far.mixture.language_counts(16 * 10**9)}
+    state |= {
+        "step": 10**9,
+        "draws": 16 * 10**9,
+        "drawn": far.strands.strands[0].plan.mixture.language_counts(16 * 10**9),
+    }
     far.restore(state)
-    assert [source.read for source in far._dataset.sources] == [[], [], []]
+    assert [source.read for source in far.strands.strands[0].sources] == [[], [], []]
     far.take(10**9)
-    assert sum(len(source.read) for source in far._dataset.sources) == 4
+    assert sum(len(source.read) for source in far.strands.strands[0].sources) == 4
 
 
 def test_iterating_gives_the_steps_in_order(whole):

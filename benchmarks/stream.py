@@ -1,0 +1,174 @@
+"""The stream against plain webdataset, in one process on the same shards: `python benchmarks/stream.py PART … OPTIONS`.
+
+    python benchmarks/stream.py speed resume uneven --shards shards/multi30k/train \
+        --source-tokenizer models/all-MiniLM-L6-v2 --target-tokenizer tokenizers/multi30k
+
+Times of `speed` are process CPU seconds, the minimum over alternated repetitions, so that a busy machine slows both
+alike; only the ratios are meant to be quoted. `resume` measures wall-clock time from nothing to the first batch.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import webdataset
+
+from optical_scale.backbones.tokenizers import TextTokenizer
+from optical_scale.batch import PairBatch
+from optical_scale.records import TextPair
+from optical_scale.runtime.world import World
+from optical_scale.shards.index import index_path
+from optical_scale.shards.manifest import Manifest, ShardEntry, write_manifest
+from optical_scale.shards.reader import ShardFolder
+from optical_scale.shards.writer import write_shards
+from optical_scale.stream.collate import PairCollator
+from optical_scale.stream.loader import StreamLoader
+from optical_scale.stream.mixing import Mixture
+from optical_scale.stream.strand import make_strand, portions_of
+
+
+def webdataset_samples(shards: Path) -> webdataset.WebDataset:
+    """A bare pipeline: no shuffle, shards split by node as its documentation advises."""
+    urls = sorted(str(path.resolve()) for path in shards.glob("*.tar"))
+    return webdataset.WebDataset(urls, shardshuffle=False, nodesplitter=webdataset.split_by_node, empty_check=False)
+
+
+def to_pair(sample: dict[str, bytes]) -> TextPair:
+    fields = json.loads(sample["json"])
+    return TextPair(sample["__key__"], fields["language"], fields["source"], fields["target"], fields["corpus"])
+
+
+def theirs(shards: Path, collate: PairCollator, rows: int) -> Iterator[PairBatch]:
+    return iter(webdataset_samples(shards).map(to_pair).batched(rows, collation_fn=collate, partial=False))
+
+
+def make_loader(shards: Path, collate: PairCollator, world: World | None = None, **settings) -> StreamLoader:
+    folder = ShardFolder(shards)
+    sources = [folder.select(language) for language in folder.languages]
+    mixture = Mixture(portions_of(sources))
+    return StreamLoader([make_strand(sources, collate, mixture, seed=0, **settings)], world=world or World())
+
+
+def ours(shards: Path, collate: PairCollator, rows: int) -> Iterator[PairBatch]:
+    loader = make_loader(shards, collate, pairs_per_step=rows, micro_batch_pairs=rows)
+    return (batch for step in loader for batch in step)
+
+
+def drain(batches: Iterator[PairBatch], count: int) -> float:
+    start = time.process_time()
+    taken = sum(1 for _ in itertools.islice(batches, count))
+    assert taken == count, f"only {taken} batches"
+    return time.process_time() - start
+
+
+def speed(arguments: argparse.Namespace) -> None:
+    source = TextTokenizer.load(arguments.source_tokenizer, 64)
+    target = TextTokenizer.load(arguments.target_tokenizer, 64)
+    tokenized = PairCollator(source, tokenize_target=target)
+    ways: dict[str, Callable[[], Iterator[PairBatch]]] = {
+        "webdataset, batched, tokenised": lambda: theirs(arguments.shards, tokenized, arguments.rows),
+        "ours, shuffled, tokenised": lambda: ours(arguments.shards, tokenized, arguments.rows),
+    }
+    seconds = dict.fromkeys(ways, float("inf"))
+    for _ in range(arguments.repetitions):
+        for name, way in ways.items():
+            seconds[name] = min(seconds[name], drain(way(), arguments.batches))
+    print(f"\nspeed: {arguments.batches} batches of {arguments.rows} pairs, {arguments.repetitions} repetitions")
+    first = next(iter(seconds.values()))
+    for name, second in seconds.items():
+        print(f"{name:34s} {arguments.batches / second:8.1f} batches per CPU second {first / second:6.2f} x webdataset")
+
+
+def generated_pairs(count: int) -> Iterator[TextPair]:
+    for number in range(count):
+        yield TextPair(f"g-sw-{number:08d}", "sw", f"sentence number {number} of many", f"sentensi {number}", "g")
+
+
+def multiply(folder: Path, output: Path, times: int) -> int:
+    """A folder that lists every shard of ``folder`` ``times`` times under new names, as hard links; returns samples."""
+    output.mkdir()
+    entries = []
+    shards = ShardFolder(folder).manifest.shards
+    for number, shard in enumerate(shard for _ in range(times) for shard in shards):
+        name = f"bitext-sw-{number:06d}.tar"
+        os.link(folder / shard.name, output / name)
+        os.link(index_path(folder / shard.name), index_path(output / name))
+        entries.append(ShardEntry(name, "sw", shard.samples, shard.bytes, shard.sha256))
+    samples = sum(entry.samples for entry in entries)
+    write_manifest(output, Manifest("bitext", ("g",), tuple(entries), {"sw": samples}))
+    return samples
+
+
+def resume(arguments: argparse.Namespace) -> None:
+    """Wall-clock time from an unopened folder to the first batch, at several positions."""
+    collate = PairCollator(
+        TextTokenizer.load(arguments.source_tokenizer, 64),
+        tokenize_target=TextTokenizer.load(arguments.target_tokenizer, 64),
+    )
+    collate(list(generated_pairs(1)))  # the first call of a tokenizer builds its tables
+    with TemporaryDirectory(dir=arguments.scratch) as scratch:
+        base, many = Path(scratch) / "base", Path(scratch) / "many"
+        write_shards(generated_pairs(100_000), base)
+        samples = multiply(base, many, 100)
+        steps = samples // 4096
+        print(f"\nresume: {samples:,} pairs in {len(list(many.glob('*.tar'))):,} shards, {steps:,} steps of 4,096")
+        for share in (0.0, 0.25, 0.5, 0.75, 0.999):
+            start = time.perf_counter()
+            loader = make_loader(many, collate, pairs_per_step=4096, micro_batch_pairs=64)
+            step = int(share * steps)
+            drawn = {"sw": step * 4096}
+            loader.restore(loader.state() | {"step": step, "draws": step * 4096, "drawn": drawn})
+            loader.peek(step, 0)
+            print(f"  at {100 * share:5.1f} % of an epoch: first batch after {time.perf_counter() - start:.3f} s")
+
+
+def uneven(arguments: argparse.Namespace) -> None:
+    """Shards of 10, 10 and 4 samples on 1 to 4 ranks: what every rank reads."""
+    characters = TextTokenizer.load(arguments.target_tokenizer, 16)
+    collate = PairCollator(characters, tokenize_target=characters)
+    with TemporaryDirectory(dir=arguments.scratch) as scratch:
+        shards = Path(scratch) / "uneven"
+        write_shards(generated_pairs(24), shards, 10)
+        print("\nuneven: shards of (10, 10, 4) samples; samples read by each rank")
+        for size in (1, 2, 3, 4):
+            plain, mine, keys = [], [], Counter[str]()
+            for rank in range(size):
+                os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size)}
+                plain.append(sum(1 for _ in webdataset_samples(shards)))
+                loader = make_loader(shards, collate, World(rank, size), pairs_per_step=12, micro_batch_pairs=1)
+                read = [key for _ in range(2) for batch in loader.take(loader.step) for key in batch.keys]
+                keys.update(read)
+                mine.append(len(read))
+            exact = keys == Counter(pair.key for pair in generated_pairs(24))
+            print(f"  {size} ranks: webdataset {plain}   ours {mine}, each sample exactly once: {exact}")
+        for name in ("RANK", "WORLD_SIZE"):
+            del os.environ[name]
+
+
+PARTS = {"speed": speed, "resume": resume, "uneven": uneven}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--shards", type=Path, default=Path("shards/multi30k/train"))
+    parser.add_argument("--source-tokenizer", type=Path, default=Path("models/all-MiniLM-L6-v2"))
+    parser.add_argument("--target-tokenizer", type=Path, default=Path("tokenizers/multi30k"))
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--batches", type=int, default=100)
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--scratch", type=Path, help="folder for generated shards; default: the system's")
+    arguments = parser.parse_args()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for part in arguments.parts or PARTS:
+        PARTS[part](arguments)
+
+
+if __name__ == "__main__":
+    main()
