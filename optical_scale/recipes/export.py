@@ -1,6 +1,7 @@
 """A checkpoint becomes a verified model folder with its card."""
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import assert_never
 
@@ -8,9 +9,13 @@ from optical_scale.config.export import ExportConfig
 from optical_scale.config.loading import load
 from optical_scale.config.objectives import Contrastive, Mixture, Objective, OptimalTransport, PooledMSE
 from optical_scale.config.run import TrainConfig
+from optical_scale.errors import ConfigError
 from optical_scale.export.hf import ExportReport, export_huggingface
 from optical_scale.export.model_card import CardFacts
 from optical_scale.export.source import choose_checkpoint
+from optical_scale.records import TextPair
+from optical_scale.runtime.log import progress
+from optical_scale.shards.reader import ShardFolder
 from optical_scale.training.state import TrainState
 
 
@@ -27,10 +32,33 @@ def export(config: ExportConfig) -> ExportReport:
         checkpoint,
         config.output,
         dtype=config.dtype,
+        layout=config.layout,
         max_shard_bytes=config.max_shard_bytes,
+        texts=(lambda: _texts(config.trim_to)) if config.trim_to else None,
         trained_in=run.student.engine.precision,
         card=_card(config, run, checkpoint),
     )
+
+
+def _texts(paths: Iterable[Path]) -> Iterator[str]:
+    """Every target text of shard folders and every line of text files.
+
+    Raises:
+        ConfigError: a path is neither.
+    """
+    for path in paths:
+        if path.is_dir():
+            folder = ShardFolder(path)
+            for record in progress(folder.iterate(), f"reading {path}", total=len(folder.select(None)), unit="sample"):
+                if isinstance(record, TextPair):
+                    yield record.target
+                else:
+                    yield from (caption.text for caption in record.captions)
+        elif path.is_file():
+            with path.open(encoding="utf-8", newline="\n") as file:
+                yield from (line.rstrip("\n") for line in file)
+        else:
+            raise ConfigError(f"trim_to: {path} is neither a shard folder nor a text file; correct the path")
 
 
 def _card(config: ExportConfig, run: TrainConfig, checkpoint: Path) -> CardFacts:
