@@ -1,13 +1,14 @@
 """Export of a ZeRO-3 checkpoint against DeepSpeed's `zero_to_fp32`: `python benchmarks/export.py FOLDER [--repeat 3]`.
 
 FOLDER receives (once) a checkpoint of XLM-R large with random weights (560 M parameters), trained for one step in bf16
-by two real processes: about 8 GB on disk, about 12 GB of memory while it is written. Then every method runs in a
+by two real processes: about 8 GB on disk, about 15 GB of memory while it is written. Then every method runs in a
 process of its own, alternated, on a warm page cache. Memory is sampled every 20 ms: RSS counts mapped pages of files,
-PSS shares them among processes, anonymous memory leaves them out. Times are wall clock, imports included.
+PSS shares them among processes, anonymous memory leaves them out. Times include imports.
 """
 
 import argparse
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -56,7 +57,7 @@ def train_one_step(folder: Path) -> None:
     from optical_scale.batch import TokenBatch
     from optical_scale.config.deepspeed import derive_student
     from optical_scale.config.engine import StudentEngine as StudentConfig
-    from optical_scale.config.loading import dump, load
+    from optical_scale.config.loading import dump
     from optical_scale.config.run import TrainConfig
     from optical_scale.engine.start import finish, start
     from optical_scale.engine.student import StudentEngine
@@ -123,14 +124,15 @@ def make_checkpoint(folder: Path) -> None:
         )
         for rank in range(2)
     ]
-    if any([process.wait() for process in ranks]):
+    statuses = [process.wait() for process in ranks]
+    if any(statuses):
         sys.exit("the checkpoint could not be written")
 
 
 def measure(command: list[str]) -> dict[str, float]:
-    """Seconds, and peaks in MiB of the process."""
+    """Wall-clock and processor seconds, and peaks in MiB of the process."""
     peaks = dict.fromkeys(("rss", "pss", "anonymous"), 0.0)
-    began = time.perf_counter()
+    began, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None:
         try:
@@ -143,13 +145,22 @@ def measure(command: list[str]) -> dict[str, float]:
         time.sleep(0.02)
     if process.returncode:
         sys.exit(f"failed with status {process.returncode}: {command}")
-    return peaks | {"seconds": time.perf_counter() - began}
+    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return peaks | {"seconds": seconds, "cpu": after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime}
 
 
 def methods(step: Path, output: Path) -> dict[str, list[str]]:
     python = [sys.executable]
     return {
-        "optical-scale export, verified": [*python, "-m", "optical_scale", "export", str(step), "--output", str(output)],
+        "optical-scale export, verified": [
+            *python,
+            "-m",
+            "optical_scale",
+            "export",
+            str(step),
+            "--output",
+            str(output),
+        ],
         "zero_to_fp32.py, as it is": [*python, str(step / "zero_to_fp32.py"), str(step), str(output), "-t", "student"],
         "zero_to_fp32, safetensors": [*python, "-c", CONVERT, str(step), str(output), "5GB"],
         "zero_to_fp32, shards of 200 MB": [*python, "-c", CONVERT, str(step), str(output), "200MB"],
@@ -180,12 +191,12 @@ def main() -> None:
             print(f"{name:36}" + "".join(f"{key:>12} {value:9.1f}" for key, value in found.items()), flush=True)
             shutil.rmtree(output)
     ours = next(iter(best.values()))
-    print("\n| method | seconds | peak RSS MiB | PSS | anonymous | seconds / ours | RSS / ours | anonymous / ours |")
-    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    keys = ("seconds", "cpu", "rss", "pss", "anonymous")
+    print("\n| method | seconds | CPU seconds | peak RSS MiB | PSS | anonymous |" + " / ours |" * len(keys))
+    print("|---|" + "---:|" * (2 * len(keys)))
     for name, row in best.items():
-        ratios = (row[key] / ours[key] for key in ("seconds", "rss", "anonymous"))
-        values = [f"{row['seconds']:.1f}", *(f"{row[key]:,.0f}" for key in ("rss", "pss", "anonymous"))]
-        print(f"| {name} | {' | '.join([*values, *(f'{ratio:.2f}' for ratio in ratios)])} |")
+        cells = [*(f"{row[key]:,.0f}" for key in keys), *(f"{row[key] / ours[key]:.2f}" for key in keys)]
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

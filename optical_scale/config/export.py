@@ -24,5 +24,9 @@ class ExportConfig(Schema):
     """Shard folders, or files of one text per line: the vocabulary keeps what they need. Empty keeps all pieces."""
     license: str | None = None
     """For the model card, in the Hub's spelling such as apache-2.0; null leaves it out."""
+    corpora: dict[str, str] = {}
+    """For the model card: licences of the training corpora by name, for example {europarl: cc0-1.0}."""
+    report: Path | None = None
+    """For the model card: report.json of `optical-scale evaluate`, whose gap between languages it shows."""
     max_shard_bytes: PositiveInt = 5_000_000_000
     """Weights are split into files of at most this size."""

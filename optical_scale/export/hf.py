@@ -78,7 +78,7 @@ def export_huggingface(
             )
             verification = verify(folder, reference, dtype=dtype, trained_in=trained_in, new_ids_V=new_ids_V)
             if card is not None:
-                write_atomic(folder / "README.md", model_card(card, contract, parameters, verification))
+                write_atomic(folder / "README.md", model_card(card, contract, parameters, verification, layout))
     except FileExistsError as error:
         raise ExportError(f"{error}; nothing was written. Choose another output, or delete that folder") from error
     logger.info("%s: %s parameters in %d files, %s", output, f"{parameters:,}", shards, verification)

@@ -78,9 +78,9 @@ def verify(
     tensors, texts = Reference.read(reference)
     expected_BTD = tensors["x_BTD"]
     batch = _batch(tensors, new_ids_V)
+    found_BTD = _encode(folder, batch)
     if isinstance(batch, TokenBatch) and texts:
         _check_tokens(folder, texts, batch)
-    found_BTD = _encode(folder, batch)
     if found_BTD.shape != expected_BTD.shape:
         raise ExportError(
             f"the reloaded model gives vectors of shape {tuple(found_BTD.shape)}, training gave "

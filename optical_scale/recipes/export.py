@@ -10,11 +10,13 @@ from optical_scale.config.loading import load
 from optical_scale.config.objectives import Contrastive, Mixture, Objective, OptimalTransport, PooledMSE
 from optical_scale.config.run import TrainConfig
 from optical_scale.errors import ConfigError
+from optical_scale.evaluation.schema import Report
 from optical_scale.export.hf import ExportReport, export_huggingface
 from optical_scale.export.model_card import CardFacts
 from optical_scale.export.source import choose_checkpoint
 from optical_scale.records import TextPair
 from optical_scale.runtime.log import progress
+from optical_scale.shards.manifest import read_manifest
 from optical_scale.shards.reader import ShardFolder
 from optical_scale.training.state import TrainState
 
@@ -65,6 +67,7 @@ def _card(config: ExportConfig, run: TrainConfig, checkpoint: Path) -> CardFacts
     state = TrainState.from_json(json.loads((checkpoint / "train_state.json").read_text(encoding="utf-8")))
     last = max((result["step"] for result in state.results), default=0)
     teacher = run.teacher.backbone if run.teacher else None
+    report = None if config.report is None else _report(config.report)
     return CardFacts(
         name=config.output.name,
         license=config.license,
@@ -77,8 +80,43 @@ def _card(config: ExportConfig, run: TrainConfig, checkpoint: Path) -> CardFacts
         if teacher.pretrained
         else "a teacher from scratch",
         objective=_describe(run.objective),
+        hyperparameters=_hyperparameters(run),
+        corpora=_corpora(config, run),
         results=[result for result in state.results if result["step"] == last],
+        gaps=[] if report is None else [gap.model_dump(mode="json") for gap in report.gaps],
+        groups=report.groups.model_dump(mode="json") if report and report.groups else {},
     )
+
+
+def _report(path: Path) -> Report:
+    # Its module draws figures; most exports do without that library.
+    from optical_scale.evaluation.report import read_report
+
+    return read_report(path)
+
+
+def _hyperparameters(run: TrainConfig) -> dict[str, object]:
+    how = run.optimization
+    return {
+        "pairs per step": run.stream.pairs_per_step,
+        "language temperature": run.stream.temperature,
+        "learning rate": f"{how.learning_rate:g}, warm-up {how.warmup:g}, decay {how.decay}",
+        "weight decay": how.weight_decay,
+        "precision": run.student.engine.precision,
+        "ZeRO stage": run.student.engine.zero_stage,
+        "seed": run.seed,
+    }
+
+
+def _corpora(config: ExportConfig, run: TrainConfig) -> dict[str, str | None]:
+    """Names from the shards, if they are still there, and licences from the configuration."""
+    names: dict[str, str | None] = {}
+    for source in run.stream.sources:
+        if (source.shards / "manifest.json").is_file():
+            names |= dict.fromkeys(read_manifest(source.shards).corpora)
+    if names and (unknown := sorted(set(config.corpora) - set(names))):
+        raise ConfigError(f"corpora: the shards of this run hold {', '.join(names)}; found {', '.join(unknown)}")
+    return names | config.corpora
 
 
 def _describe(objective: Objective) -> str:

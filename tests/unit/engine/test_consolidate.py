@@ -76,3 +76,29 @@ def test_tensor_without_elements(broken):
 def test_foreign_folder(tmp_path):
     with pytest.raises(CheckpointError, match="holds no"):
         StoredModel(tmp_path)
+
+
+def test_a_rank_without_its_shard(broken):
+    next((broken["stage3"] / "student").glob("*rank_1_*_optim_states.pt")).unlink()
+    with pytest.raises(CheckpointError, match="holds the shards of 1 ranks, 2 wrote it"):
+        StoredModel(broken["stage3"])
+
+
+def test_a_changed_byte_of_a_weight(broken):
+    path = next((broken["stage3"] / "student").glob("*rank_1_*_optim_states.pt"))
+    weight = read_all(broken["stage3"])["backbone.encoder.layer.1.output.dense.weight"].flatten()
+    data = bytearray(path.read_bytes())
+    data[data.index(weight[-32:].numpy().tobytes())] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="is damaged: the checksum"):
+        read_all(broken["stage3"])
+
+
+def test_another_frameworks_checkpoint(tmp_path):
+    (tmp_path / "student").mkdir()
+    torch.save({"state_dict": {"w": torch.ones(2)}}, tmp_path / "student" / "mp_rank_00_model_states.pt")
+    with pytest.raises(CheckpointError, match="was not written by this project's training"):
+        StoredModel(tmp_path)
+    (tmp_path / "student" / "mp_rank_01_model_states.pt").touch()
+    with pytest.raises(CheckpointError, match="tensor-parallel run"):
+        StoredModel(tmp_path)
