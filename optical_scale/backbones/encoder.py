@@ -52,10 +52,10 @@ class EncoderContract:
 class Encoder(nn.Module):
     """Backbone and head. Its forward takes and returns plain tensors, which ZeRO-3's module hooks understand."""
 
-    def __init__(self, backbone: nn.Module, width: int, head: int | None) -> None:
+    def __init__(self, backbone: nn.Module, width: int, head: int | None, bias: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head: nn.Module = nn.Identity() if head is None else nn.Linear(width, head, bias=False)
+        self.head: nn.Module = nn.Identity() if head is None else nn.Linear(width, head, bias=bias)
         self.width = width if head is None else head
 
     def head_contract(self) -> dict[str, Any] | None:
