@@ -52,10 +52,10 @@ class EncoderContract:
 class Encoder(nn.Module):
     """Backbone and head. Its forward takes and returns plain tensors, which ZeRO-3's module hooks understand."""
 
-    def __init__(self, backbone: nn.Module, width: int, head: int | None) -> None:
+    def __init__(self, backbone: nn.Module, width: int, head: int | None, bias: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head: nn.Module = nn.Identity() if head is None else nn.Linear(width, head, bias=False)
+        self.head: nn.Module = nn.Identity() if head is None else nn.Linear(width, head, bias=bias)
         self.width = width if head is None else head
 
     def head_contract(self) -> dict[str, Any] | None:
@@ -100,7 +100,7 @@ def build_backbone(architecture: dict[str, Any], **overrides: Any) -> nn.Module:
     model_type = values.pop("model_type")
     try:
         config = AutoConfig.for_model(model_type, **values)
-        return _from_config(config)
+        return from_config(config)
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"backbone.architecture: transformers refuses model_type {model_type!r}: {error}") from error
 
@@ -142,7 +142,8 @@ def _pooler_option(config: PretrainedConfig) -> dict[str, Any]:
     return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(model_class).parameters else {}
 
 
-def _from_config(config: PretrainedConfig) -> nn.Module:
+def from_config(config: PretrainedConfig) -> nn.Module:
+    """The backbone that ``config`` describes, without a pooler."""
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
     backbone: nn.Module = MODEL_MAPPING[type(config)](config, **_pooler_option(config))

@@ -1,15 +1,21 @@
-"""`optical-scale export`: a checkpoint becomes a folder for transformers and sentence-transformers."""
+"""`optical-scale export`: a checkpoint becomes a folder for transformers, sentence-transformers and PyLate."""
 
 import argparse
 import json
 from pathlib import Path
 
-HELP = "write a checkpoint as a Hugging Face and sentence-transformers folder"
+HELP = "write a checkpoint as a Hugging Face, sentence-transformers or PyLate folder"
 EPILOG = """examples:
   the newest complete checkpoint of a run:
     optical-scale export runs/multi30k --output exported/multi30k
   one checkpoint, half the size:
     optical-scale export runs/multi30k/checkpoints/step_000100 --output exported/step_100 --dtype bfloat16
+  for late interaction with PyLate or sentence-transformers' MultiVectorEncoder:
+    optical-scale export runs/multi30k --output exported/late layout=pylate
+  only the vocabulary that two languages need (shard folders, or files of one text per line):
+    optical-scale export runs/multi30k --output exported/small 'trim_to=[shards/de, shards/fr]'
+  with licences of the corpora and the gap of an evaluation in the model card:
+    optical-scale export runs/multi30k --output exported/final report=report/report.json corpora.europarl=cc0-1.0
 
 The folder appears only after it has been loaded again and gave the embeddings of the training engine.
 """

@@ -13,7 +13,8 @@ class TextBackbone(Schema):
 
     kind: Literal["text"] = "text"
     pretrained: Path | None = None
-    """Folder with config.json and safetensors weights; null builds the network of `architecture` at random."""
+    """Folder of transformers, sentence-transformers or PyLate with safetensors weights, whose linear Dense module
+    becomes the head; null builds the network of `architecture` at random."""
     architecture: dict[str, Any] | None = None
     """Hugging Face configuration for a network from scratch; must name `model_type`, for example xlm-roberta."""
     layers: list[int] | None = None

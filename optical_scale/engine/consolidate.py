@@ -1,68 +1,236 @@
-"""ZeRO shards back to whole tensors, one at a time."""
+"""ZeRO shards back to whole tensors, in pieces of a few mebibytes.
 
-import contextlib
-import io
-import pickle
-from collections.abc import Iterator, Mapping
+DeepSpeed's own converter maps and copies whole models; here no more than a piece of one tensor is in memory, whatever
+the stage. The layouts are those of DeepSpeed 0.19:
+
+- stage 0: whole tensors in ``mp_rank_00_model_states.pt``;
+- stages 1 and 2: each group's fp32 master weights are one flat vector, cut into one part per rank;
+- stage 3: each parameter is flattened, padded and cut into one part per rank; a rank's parts follow each other in its
+  flat vectors. Frozen parameters are cut the same way and stand in the files of model states.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from optical_scale.engine.ops import choose_accelerator
+from optical_scale.engine.archive import Archive, Foreign
 from optical_scale.engine.student import TAG
 from optical_scale.errors import CheckpointError
 
-_WHOLE = "mp_rank_00_model_states.pt"
+PIECE = 1 << 20
+"""Elements of a piece: 4 MiB in fp32, which caches hold from the checksum to the write."""
 
 
-def iterate_tensors(checkpoint: Path) -> Iterator[tuple[str, Tensor]]:
-    """The parameters and persistent buffers of the student, by name, on the CPU.
+class _Run(NamedTuple):
+    """Elements ``start`` to ``stop`` of one stored tensor."""
 
-    Floating-point tensors come as fp32: from the optimizer's master weights at ZeRO stages 1 to 3 (and where DeepSpeed
-    shards a 16-bit stage 0), from the module at stage 0. Frozen parameters are included; tied names come each with the
-    same values. The files stay memory-mapped, so that only the present tensor is in memory.
+    archive: Archive
+    tensor: Tensor
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A parameter or persistent buffer, still on disk.
+
+    Attributes:
+        names: its name, then those of parameters tied to it.
+        shape: of the whole.
+        dtype: of its pieces; floating-point tensors come as fp32.
+        runs: where its elements are, in order.
+    """
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    runs: tuple[_Run, ...]
+
+    def pieces(self) -> Iterator[Tensor]:
+        """The elements in order, flat, at most :data:`PIECE` at a time."""
+        for archive, tensor, start, stop in self.runs:
+            for first in range(start, stop, PIECE):
+                yield archive.read(tensor, first, min(first + PIECE, stop)).to(self.dtype)
+
+    def read(self) -> Tensor:
+        """The whole tensor."""
+        return torch.cat([*self.pieces(), torch.empty(0, dtype=self.dtype)]).view(self.shape)
+
+
+class StoredModel:
+    """The student in a checkpoint.
+
+    Attributes:
+        tensors: all parameters and persistent buffers. Reading them in this order reads every file once, front to back.
 
     Args:
         checkpoint: a step folder; DeepSpeed's files are in its ``student/``.
 
     Raises:
-        CheckpointError: files are missing or damaged, or a tensor has no elements.
+        CheckpointError: files are missing, damaged or of a layout that is not supported, or a tensor has no elements.
     """
-    folder = checkpoint / TAG
-    if not any(folder.glob("*_model_states.pt")):
-        raise CheckpointError(f"{folder} holds no *_model_states.pt; expected what DeepSpeed's save_checkpoint writes")
-    try:
-        for name, lazy in _open(folder).items():
-            tensor = lazy.contiguous()
-            tensor = tensor.float() if tensor.is_floating_point() else tensor
-            if tensor.numel() == 0:
-                raise CheckpointError(f"{folder}: tensor {name} has 0 elements; the checkpoint lacks its values")
-            yield name, tensor
-    except (OSError, RuntimeError, ValueError, KeyError, IndexError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{folder} cannot be read: {_first_line(error)}; use another checkpoint") from error
+
+    def __init__(self, checkpoint: Path) -> None:
+        folder = checkpoint / TAG
+        states = sorted(folder.glob("*_model_states.pt"), key=_by_rank)
+        if not states:
+            raise CheckpointError(
+                f"{folder} holds no *_model_states.pt; expected what DeepSpeed's save_checkpoint writes"
+            )
+        if other := [path.name for path in states if "mp_rank_00" not in path.name]:
+            raise CheckpointError(f"{folder} is of a tensor-parallel run ({other[0]}); expected data parallelism alone")
+        optimizers = sorted(folder.glob("*_optim_states.pt"), key=_by_rank)
+        self._archives = [Archive(path) for path in [*states, *optimizers]]
+        try:
+            self.tensors = _tensors(folder, self._archives[: len(states)], self._archives[len(states) :])
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+            raise CheckpointError(
+                f"{folder} was not written by this project's training: {error!r}; expected DeepSpeed 0.19's layout"
+            ) from error
+        for stored in self.tensors:
+            if 0 in stored.shape:
+                raise CheckpointError(
+                    f"{folder}: tensor {stored.names[0]} has 0 elements; the checkpoint lacks its values"
+                )
+
+    def finish(self) -> None:
+        """Call after the last tensor was read.
+
+        Raises:
+            CheckpointError: data has changed since the checkpoint was written.
+        """
+        for archive in self._archives:
+            archive.finish()
 
 
-def _open(folder: Path) -> Mapping[str, Any]:
-    """Names to objects whose ``contiguous()`` is the whole tensor."""
-    module: Mapping[str, Any] = {}
-    if (folder / _WHOLE).is_file():
-        # DeepSpeed pickles its own classes beside the tensors, so a checkpoint is as trusted as code.
-        module = torch.load(folder / _WHOLE, map_location="cpu", mmap=True, weights_only=False)["module"]
-    if not any(folder.glob("*_optim_states.pt")):
-        if not module:
-            raise CheckpointError(f"{folder} has no *_optim_states.pt files, which hold the weights at ZeRO stage 3")
-        return module
-    choose_accelerator()
-    # DeepSpeed's converter reports by print, and standard output belongs to the user's pipe.
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+def _tensors(folder: Path, states: Sequence[Archive], optimizers: Sequence[Archive]) -> list[StoredTensor]:
+    first = states[0].content
+    module: Mapping[str, Tensor] = first["module"]
+    tied: dict[str, str] = dict(first.get("shared_params") or {})
+    stage = 0
+    if optimizers:
+        # DeepSpeed's optimizer for bf16 at stages 0 and 1 writes stage 1's layout and no number.
+        stage = _plain(optimizers[0].content["optimizer_state_dict"].get("zero_stage", 1))
+        _check_ranks(folder, states, optimizers, stage)
+    elif states[0].path.name.startswith("zero"):
+        raise CheckpointError(f"{folder} has no *_optim_states.pt files, which hold the weights at ZeRO stage 3")
+    runs: dict[str, tuple[tuple[int, ...], tuple[_Run, ...]]] = {}
+    if stage == 3:
+        runs |= _frozen(states)
+        runs |= _stage_3(folder, first["param_shapes"], optimizers)
+    elif stage:
+        runs |= _stages_1_and_2(folder, first["param_shapes"], optimizers)
+    buffers = set(first["buffer_names"])
+    for name, tensor in module.items():
+        # At stages 1 and 2 the module's own copy has the frozen parameters; at stage 3 it has no values.
+        if name not in runs and name not in tied and (stage < 3 or name in buffers):
+            runs[name] = (tuple(tensor.shape), (_Run(states[0], tensor, 0, tensor.numel()),))
+    return list(_named(runs, tied))
 
-        masters = get_fp32_state_dict_from_zero_checkpoint(str(folder.parent), tag=TAG, lazy_mode=True)
-    # DeepSpeed's converter leaves out the frozen parameters of stage 1; the module's own copy has them.
-    return {**module, **masters}
+
+def _named(
+    runs: Mapping[str, tuple[tuple[int, ...], tuple[_Run, ...]]], tied: Mapping[str, str]
+) -> Iterator[StoredTensor]:
+    aliases: dict[str, list[str]] = {}
+    for alias, owner in tied.items():
+        aliases.setdefault(owner, []).append(alias)
+    for name, (shape, parts) in runs.items():
+        stored = parts[0].tensor.dtype
+        dtype = torch.float32 if stored.is_floating_point else stored
+        yield StoredTensor((name, *aliases.get(name, ())), shape, dtype, parts)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _check_ranks(folder: Path, states: Sequence[Archive], optimizers: Sequence[Archive], stage: int) -> None:
+    count = optimizers[0].content["optimizer_state_dict"]["partition_count"]
+    ranks = max(count) if isinstance(count, list) else count
+    found = min(len(optimizers), len(states)) if stage == 3 else len(optimizers)
+    if found != ranks or len(optimizers) != ranks:
+        raise CheckpointError(
+            f"{folder} holds the shards of {found} ranks, {ranks} wrote it; copy the missing files, or use another "
+            "checkpoint"
+        )
+
+
+def _stage_3(
+    folder: Path, shapes: Iterable[Mapping[str, torch.Size]], optimizers: Sequence[Archive]
+) -> dict[str, tuple[tuple[int, ...], tuple[_Run, ...]]]:
+    flats = [archive.content["optimizer_state_dict"]["fp32_flat_groups"] for archive in optimizers]
+    sizes = [[flat.numel() for flat in groups] for groups in flats]
+    found: dict[str, tuple[tuple[int, ...], tuple[_Run, ...]]] = {}
+    offset = 0
+    for name, shape in ((name, shape) for group in shapes for name, shape in group.items()):
+        share = -(-shape.numel() // len(optimizers))
+        parts: list[_Run] = []
+        left = shape.numel()
+        for archive, groups in zip(optimizers, flats, strict=True):
+            parts += _cut(archive, groups, offset, offset + min(share, left))
+            left -= min(share, left)
+        found[name] = (tuple(shape), tuple(parts))
+        offset += share
+    if any(sum(size) != offset for size in sizes):
+        raise CheckpointError(f"{folder}: the shards hold {sizes} elements, their parameters need {offset:,} each")
+    return found
+
+
+def _frozen(states: Sequence[Archive]) -> dict[str, tuple[tuple[int, ...], tuple[_Run, ...]]]:
+    found = {}
+    for name, shape in (states[0].content.get("frozen_param_shapes") or {}).items():
+        left = shape.numel()
+        parts = []
+        for archive in states:
+            fragment = archive.content["frozen_param_fragments"][name]
+            parts.append(_Run(archive, fragment, 0, min(left, fragment.numel())))
+            left -= min(left, fragment.numel())
+        found[name] = (tuple(shape), tuple(parts))
+    return found
+
+
+def _stages_1_and_2(
+    folder: Path, shapes: Iterable[Mapping[str, torch.Size]], optimizers: Sequence[Archive]
+) -> dict[str, tuple[tuple[int, ...], tuple[_Run, ...]]]:
+    states = [archive.content["optimizer_state_dict"] for archive in optimizers]
+    paddings = states[0].get("param_alignment_paddings")
+    found: dict[str, tuple[tuple[int, ...], tuple[_Run, ...]]] = {}
+    for number, group in enumerate(shapes):
+        flats = [state["single_partition_of_fp32_groups"][number] for state in states]
+        available = sum(flat.numel() for flat in flats)
+        offset = 0
+        for position, (name, shape) in enumerate(group.items()):
+            parts: list[_Run] = []
+            start = 0
+            for archive, flat in zip(optimizers, flats, strict=True):
+                first, last = max(offset - start, 0), min(offset + shape.numel() - start, flat.numel())
+                if first < last:
+                    parts.append(_Run(archive, flat, first, last))
+                start += flat.numel()
+            found[name] = (tuple(shape), tuple(parts))
+            offset += shape.numel() + (paddings[number][position] if paddings else 0)
+        if offset > available + (paddings[number][-1] if paddings else 0):
+            raise CheckpointError(
+                f"{folder}: group {number} has {available:,} elements, its parameters need {offset:,}"
+            )
+    return found
+
+
+def _cut(archive: Archive, groups: Sequence[Tensor], start: int, stop: int) -> Iterator[_Run]:
+    """The runs of elements ``start`` to ``stop`` of vectors that count as joined."""
+    before = 0
+    for flat in groups:
+        first, last = max(start - before, 0), min(stop - before, flat.numel())
+        if first < last:
+            yield _Run(archive, flat, first, last)
+        before += flat.numel()
+
+
+def _plain(value: Any) -> int:
+    """The number inside an enumeration that was not rebuilt."""
+    return int(value.args[0] if isinstance(value, Foreign) else value)
+
+
+def _by_rank(path: Path) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", path.name)]

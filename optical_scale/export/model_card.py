@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from optical_scale.backbones.encoder import EncoderContract
-from optical_scale.export.sentence_transformers import DENSE
+from optical_scale.export.usage import use_late_interaction, use_text, use_vision
 from optical_scale.export.verify import Verification
 
 
@@ -23,7 +23,12 @@ class CardFacts:
         steps: optimizer updates.
         teacher: name of the frozen model, None for a model trained on pairs alone.
         objective: what was minimised, in words.
-        results: last evaluations, each with ``evaluation``, ``language``, ``mode`` and metrics.
+        hyperparameters: settings worth repeating, by name.
+        corpora: names of the training corpora with their licences, None where it was not told.
+        results: last evaluations, each with ``evaluation``, ``language``, ``direction``, ``mode`` and ``metrics``.
+        gaps: rows of a report's gap, each with ``stage``, ``evaluation``, ``direction``, ``mode``, ``metric``,
+            ``high_mean``, ``low_mean``, ``gap`` and ``interval``.
+        groups: the languages that the gap compares, by ``high`` and ``low``.
     """
 
     name: str
@@ -33,34 +38,50 @@ class CardFacts:
     steps: int = 0
     teacher: str | None = None
     objective: str = ""
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    corpora: Mapping[str, str | None] = field(default_factory=dict)
     results: Sequence[Mapping[str, Any]] = ()
+    gaps: Sequence[Mapping[str, Any]] = ()
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def model_card(facts: CardFacts, contract: EncoderContract, parameters: int, verification: Verification) -> str:
+def model_card(
+    facts: CardFacts,
+    contract: EncoderContract,
+    parameters: int,
+    verification: Verification,
+    layout: Literal["sentence_transformers", "pylate"] = "sentence_transformers",
+) -> str:
     """The card as Markdown with a YAML block that the Hub and sentence-transformers understand."""
+    use = use_vision if contract.kind == "vision" else use_late_interaction if layout == "pylate" else use_text
     sections = [
-        _metadata(facts, contract),
+        _metadata(facts, contract, layout),
         f"# {facts.name}\n",
         _summary(facts, contract, parameters),
         "## Training\n",
         _training(facts),
-        _results(facts.results),
+        _corpora(facts.corpora),
+        _results(facts),
+        _gaps(facts),
         "## Use\n",
-        _use_text(facts, contract) if contract.kind == "text" else _use_vision(facts, contract),
+        use(facts.name, contract),
         "## Check\n",
-        f"Reloaded from this folder in float32: {verification}.\n",
+        f"Read back from this folder and computed in float32: {verification}.\n",
     ]
     return "\n".join(section for section in sections if section)
 
 
-def _metadata(facts: CardFacts, contract: EncoderContract) -> str:
+def _metadata(facts: CardFacts, contract: EncoderContract, layout: str) -> str:
     text = contract.kind == "text"
+    library = "transformers" if not text else "PyLate" if layout == "pylate" else "sentence-transformers"
+    extra = ["sentence-transformers", "multilingual"] if text else []
+    extra += ["PyLate", "ColBERT", "multi-vector"] if text and layout == "pylate" else []
     values: dict[str, Any] = {
         "license": facts.license,
         "language": sorted({tag.split("-")[0] for tag in facts.languages}),
-        "library_name": "sentence-transformers" if text else "transformers",
+        "library_name": library,
         "pipeline_tag": "sentence-similarity" if text else "image-feature-extraction",
-        "tags": ["optimal-transport", "distillation", *(["sentence-transformers", "multilingual"] if text else [])],
+        "tags": ["optimal-transport", "distillation", *extra],
     }
     block = yaml.safe_dump({key: value for key, value in values.items() if value}, sort_keys=False)
     return f"---\n{block}---\n"
@@ -80,67 +101,61 @@ def _summary(facts: CardFacts, contract: EncoderContract, parameters: int) -> st
 def _training(facts: CardFacts) -> str:
     lines = [f"- objective: {facts.objective}"] if facts.objective else []
     lines.append(f"- optimizer steps: {facts.steps:,}")
-    table = ["", "| language | pairs seen |", "|---|---:|"]
-    table += [f"| {tag} | {count:,} |" for tag, count in sorted(facts.pairs.items(), key=lambda item: -item[1])]
-    return "\n".join(lines + (table if facts.pairs else [])) + "\n"
+    lines += [f"- {name}: {value}" for name, value in facts.hyperparameters.items()]
+    rows = [(tag, f"{count:,}") for tag, count in sorted(facts.pairs.items(), key=lambda item: -item[1])]
+    return "\n".join([*lines, "", _table(["language", "pairs seen"], rows)] if rows else lines) + "\n"
 
 
-def _results(results: Sequence[Mapping[str, Any]]) -> str:
-    rows = [
-        (f"{row['language']}, {row['direction']}, {row['mode']}", name, value)
-        for row in results
-        for name, value in row["metrics"].items()
-    ]
-    if not rows:
+def _corpora(corpora: Mapping[str, str | None]) -> str:
+    if not corpora:
         return ""
-    body = "\n".join(f"| {what} | {name} | {value:.4f} |" for what, name, value in rows)
-    return f"## Evaluation during training\n\n| task | metric | value |\n|---|---|---:|\n{body}\n"
-
-
-def _use_text(facts: CardFacts, contract: EncoderContract) -> str:
-    prompt = f"`{contract.prefix}` is put before every input by default. " if contract.prefix else ""
-    head = (
-        f'head = load_file("{facts.name}/{DENSE}/model.safetensors")\n'
-        'states_BTD = torch.nn.functional.linear(states_BTD, head["linear.weight"], head.get("linear.bias"))\n'
-        if contract.head
-        else ""
+    return (
+        "## Corpora\n\n"
+        + "\n".join(f"- {name}: {license or 'licence not stated'}" for name, license in corpora.items())
+        + "\n"
     )
-    extra = "from safetensors.torch import load_file\n" if contract.head else ""
-    prefix = f"{contract.prefix!r} + " if contract.prefix else ""
-    return f"""Dense vectors, with sentence-transformers. {prompt}
-
-```python
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("{facts.name}")
-similarities = model.similarity(model.encode(["a query"]), model.encode(["a passage"]))
-```
-
-Token vectors, with transformers:
-
-```python
-import torch
-{extra}from transformers import AutoModel, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("{facts.name}")
-model = AutoModel.from_pretrained("{facts.name}", dtype=torch.float32)
-inputs = tokenizer([{prefix}"a query"], padding=True, truncation=True, return_tensors="pt")
-states_BTD = model(**inputs).last_hidden_state
-{head}```
-
-For MaxSim, {contract.mask_rule}.
-"""
 
 
-def _use_vision(facts: CardFacts, contract: EncoderContract) -> str:
-    head = f"\n`{DENSE}/model.safetensors` holds the linear head that maps these vectors to the teacher's width.\n"
-    return f"""Patch vectors, with transformers:
+def _results(facts: CardFacts) -> str:
+    """One table per task: a row per language, those with most training pairs first."""
+    tasks: dict[str, list[Mapping[str, Any]]] = {}
+    for row in facts.results:
+        tasks.setdefault(_task(row), []).append(row)
+    if not tasks:
+        return ""
+    parts = ["## Evaluation during training\n"]
+    for task, rows in tasks.items():
+        names = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
+        ordered = sorted(rows, key=lambda row: (-facts.pairs.get(row["language"], 0), row["language"]))
+        cells = [(row["language"], *(_number(row["metrics"].get(name)) for name in names)) for row in ordered]
+        parts.append(f"{task[0].upper()}{task[1:]}:\n\n{_table(['language', *names], cells)}\n")
+    return "\n".join(parts)
 
-```python
-from transformers import AutoImageProcessor, AutoModel
 
-processor = AutoImageProcessor.from_pretrained("{facts.name}")
-model = AutoModel.from_pretrained("{facts.name}")
-states_BTD = model(**processor(image, return_tensors="pt")).last_hidden_state
-```
-{head if contract.head else ""}"""
+def _gaps(facts: CardFacts) -> str:
+    if not facts.gaps:
+        return ""
+    groups = "; ".join(f"{name}-resource: {', '.join(tags)}" for name, tags in facts.groups.items())
+    rows = [
+        (
+            _task(row), str(row["metric"]), str(row["stage"]), _number(row["high_mean"]), _number(row["low_mean"]),
+            f"{row['gap']:.4f} ({row['interval'][0]:.4f} to {row['interval'][1]:.4f})",
+        )
+        for row in facts.gaps
+    ]  # fmt: skip
+    header = ["task", "metric", "model", "high", "low", "gap (95 % interval)"]
+    return f"## Gap between languages\n\n{groups}.\n\n{_table(header, rows)}\n"
+
+
+def _task(row: Mapping[str, Any]) -> str:
+    return f"{row['evaluation']}, {row['direction']}, {row['mode']}".replace("_", " ")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column holds words, the others numbers."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

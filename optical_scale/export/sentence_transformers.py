@@ -8,34 +8,29 @@ The formats are those that sentence-transformers has read since release 2 and st
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from optical_scale.backbones.encoder import EncoderContract
 from optical_scale.runtime.files import write_json
 
 DENSE = "2_Dense"
 
 
-def write_layout(folder: Path, contract: EncoderContract, width: int) -> None:
+def write_layout(folder: Path, contract: EncoderContract, width: int) -> Path:
     """Write the configuration of all modules.
 
     Args:
         folder: holds the backbone already.
         contract: of a text encoder.
         width: of the backbone's token vectors.
+
+    Returns:
+        Where the head belongs.
     """
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
     if contract.head is not None:
         modules.append((DENSE, "Dense"))
     if contract.normalize:
         modules.append((f"{len(modules)}_Normalize", "Normalize"))
-    write_json(
-        folder / "modules.json",
-        [
-            {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for number, (path, kind) in enumerate(modules)
-        ],
-    )
+    write_modules(folder, [(path, f"sentence_transformers.models.{kind}") for path, kind in modules], contract)
     write_json(
         folder / "1_Pooling" / "config.json",
         {
@@ -46,30 +41,41 @@ def write_layout(folder: Path, contract: EncoderContract, width: int) -> None:
             "pooling_mode_mean_sqrt_len_tokens": False,
         },
     )
-    write_json(folder / "sentence_bert_config.json", {"max_seq_length": contract.max_tokens, "do_lower_case": False})
-    prompts = {"query": contract.prefix, "document": contract.prefix}
+    write_json(folder / "config_sentence_transformers.json", {**prompts(contract), "similarity_fn_name": "cosine"})
+    return folder / DENSE
+
+
+def write_modules(folder: Path, modules: list[tuple[str, str]], contract: EncoderContract) -> None:
+    """Write the list of modules (subfolder and class) and the first one's limit."""
     write_json(
-        folder / "config_sentence_transformers.json",
-        {
-            "prompts": prompts if contract.prefix else {},
-            "default_prompt_name": "document" if contract.prefix else None,
-            "similarity_fn_name": "cosine",
-        },
+        folder / "modules.json",
+        [
+            {"idx": number, "name": str(number), "path": path, "type": kind}
+            for number, (path, kind) in enumerate(modules)
+        ],
     )
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": contract.max_tokens, "do_lower_case": False})
 
 
-def write_dense(folder: Path, head: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write the head as the Dense module, which is where this project reads it back from as well.
+def prompts(contract: EncoderContract) -> dict[str, Any]:
+    """The prefix of every input, as sentence-transformers and PyLate apply it by default."""
+    if not contract.prefix:
+        return {"prompts": {}, "default_prompt_name": None}
+    return {
+        "prompts": {"query": contract.prefix, "document": contract.prefix},
+        "default_prompt_name": "document",
+    }
+
+
+def write_dense_config(folder: Path, head: dict[str, Any]) -> None:
+    """Write the configuration of the head as a Dense module, which this project reads back as well.
 
     Args:
-        folder: of the export.
+        folder: of the module.
         head: ``in``, ``out`` and ``bias`` of the projection.
-        tensors: ``weight`` (out, in) and, if there is one, ``bias`` (out).
     """
-    from safetensors.torch import save_file
-
     write_json(
-        folder / DENSE / "config.json",
+        folder / "config.json",
         {
             "in_features": head["in"],
             "out_features": head["out"],
@@ -77,5 +83,3 @@ def write_dense(folder: Path, head: dict[str, Any], tensors: dict[str, Tensor]) 
             "activation_function": "torch.nn.modules.linear.Identity",
         },
     )
-    named = {f"linear.{name}": tensor for name, tensor in tensors.items()}
-    save_file(named, folder / DENSE / "model.safetensors", metadata={"format": "pt"})

@@ -1,21 +1,25 @@
-"""Is the exported folder the trained model? Reload it as a user would, and compare token vectors with the engine's."""
+"""Is the exported folder the trained model? Read it as a user would, and compare token vectors with the engine's.
 
-import logging
+The network is built from the folder's own files and computes in float32; its weights are read one layer at a time, so
+that a model which no single host can hold is verified as well.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModel
-from transformers.utils.logging import disable_progress_bar
 
-from optical_scale.backbones.encoder import model_inputs
+from optical_scale.backbones.encoder import EncoderContract, model_inputs
+from optical_scale.backbones.skeleton import skeleton, stream_weights, tied_names
+from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.batch import PatchBatch, TokenBatch
-from optical_scale.errors import ExportError
-from optical_scale.export.sentence_transformers import DENSE
+from optical_scale.errors import ConfigError, ExportError
 
 # Largest difference as a share of the largest value: rounding of the export's or the engine's arithmetic. In fp32 on
 # the same kind of processor nothing is rounded differently; another one sums in another order.
@@ -32,28 +36,58 @@ class Verification(NamedTuple):
         return f"largest difference to the trained embeddings {self.difference:.3g} (allowed {self.allowed:.3g})"
 
 
-def verify(folder: Path, reference: Path, *, dtype: str, trained_in: str) -> Verification:
-    """Compare the folder's token vectors with those that the training engine computed.
+class Reference(NamedTuple):
+    """What the engine computed: inputs by name with ``x_BTD``, and the texts that gave them, if they were texts."""
+
+    tensors: Mapping[str, Tensor]
+    texts: tuple[str, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> "Reference":
+        """Read ``reference.safetensors``.
+
+        Raises:
+            ExportError: it lacks inputs or vectors.
+        """
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+            if "x_BTD" not in names or not ({"ids_BT", "attention_BT"} <= names or "pixels_BCHW" in names):
+                raise ExportError(
+                    f"{path} holds {sorted(names)}; expected x_BTD with ids_BT and attention_BT, or with pixels_BCHW"
+                )
+            texts = json.loads((file.metadata() or {}).get("texts", "[]"))
+            return cls({name: file.get_tensor(name) for name in names}, tuple(texts))
+
+
+def verify(
+    folder: Path, reference: Path, *, dtype: str, trained_in: str, new_ids_V: Tensor | None = None
+) -> Verification:
+    """Compare the folder's tokens and token vectors with those of the training engine.
 
     Args:
-        folder: exported; loaded from disk in float32.
+        folder: exported.
         reference: safetensors with ``ids_BT`` and ``attention_BT`` (or ``pixels_BCHW``) and ``x_BTD``.
         dtype: of the exported weights.
         trained_in: precision of the engine.
+        new_ids_V: the exported id of each trained piece, if the vocabulary was trimmed.
 
     Raises:
-        ExportError: weights are missing, left over, of other shape, or the vectors differ by more than allowed.
+        ExportError: weights are missing, left over, of other shape; the tokenizer reads the reference texts otherwise;
+            or the vectors differ by more than allowed.
     """
-    tensors = _read(reference)
+    tensors, texts = Reference.read(reference)
     expected_BTD = tensors["x_BTD"]
-    found_BTD = _encode(folder, tensors)
+    batch = _batch(tensors, new_ids_V)
+    found_BTD = _encode(folder, batch)
+    if isinstance(batch, TokenBatch) and texts:
+        _check_tokens(folder, texts, batch)
     if found_BTD.shape != expected_BTD.shape:
         raise ExportError(
             f"the reloaded model gives vectors of shape {tuple(found_BTD.shape)}, training gave "
             f"{tuple(expected_BTD.shape)}; assets/config.json or encoder.json does not belong to these weights"
         )
     # Vectors at padding are never used, and kernels may leave anything there.
-    valid_BT = tensors["attention_BT"] if "ids_BT" in tensors else torch.ones(expected_BTD.shape[:2], dtype=torch.bool)
+    valid_BT = batch.attention_BT if isinstance(batch, TokenBatch) else torch.ones(expected_BTD.shape[:2]).bool()
     difference = (found_BTD - expected_BTD)[valid_BT].abs().max().item()
     allowed = max(_TOLERANCE[dtype], _TOLERANCE[trained_in]) * expected_BTD[valid_BT].abs().max().item()
     result = Verification(difference, allowed)
@@ -62,53 +96,100 @@ def verify(folder: Path, reference: Path, *, dtype: str, trained_in: str) -> Ver
     return result
 
 
-def _read(reference: Path) -> dict[str, Tensor]:
-    with safe_open(reference, framework="pt") as file:
-        names = set(file.keys())
-        if "x_BTD" not in names or not ({"ids_BT", "attention_BT"} <= names or "pixels_BCHW" in names):
+def _batch(tensors: Mapping[str, Tensor], new_ids_V: Tensor | None) -> TokenBatch | PatchBatch:
+    if "ids_BT" not in tensors:
+        return PatchBatch(tensors["pixels_BCHW"])
+    attention_BT = tensors["attention_BT"].bool()
+    ids_BT = tensors["ids_BT"] if new_ids_V is None else new_ids_V[tensors["ids_BT"]]
+    return TokenBatch(ids_BT, attention_BT, tensors.get("mask_BT", attention_BT).bool())
+
+
+def _check_tokens(folder: Path, texts: tuple[str, ...], expected: TokenBatch) -> None:
+    """The contract and the tokenizer in the folder give training's ids and masks: prefix, limit, special tokens."""
+    contract = EncoderContract.read(folder)
+    assert contract is not None, "the export has written encoder.json"
+    try:
+        found = TextTokenizer.load(folder, contract.max_tokens, contract.prefix)(texts)
+    except (ConfigError, OSError, ValueError) as error:
+        raise ExportError(f"the exported tokenizer does not load: {error}") from error
+    pairs = {
+        "ids": (found.ids_BT, expected.ids_BT),
+        "attention": (found.attention_BT, expected.attention_BT),
+        "mask": (found.mask_BT, expected.mask_BT),
+    }
+    for what, (ours, trained) in pairs.items():
+        if not torch.equal(ours, trained):
+            row = 0 if ours.shape != trained.shape else int((ours != trained).any(1).nonzero()[0])
             raise ExportError(
-                f"{reference} holds {sorted(names)}; expected x_BTD with ids_BT and attention_BT, or with pixels_BCHW"
+                f"the exported tokenizer gives other {what} than training did, first for {texts[row]!r}; "
+                "assets/ in the checkpoint does not belong to this run"
             )
-        return {name: file.get_tensor(name) for name in names}
 
 
 @torch.no_grad()
-def _encode(folder: Path, tensors: dict[str, Tensor]) -> Tensor:
+def _encode(folder: Path, batch: TokenBatch | PatchBatch) -> Tensor:
     model = _load(folder)
-    attention_BT = tensors.get("attention_BT", torch.empty(0))
-    batch = (
-        TokenBatch(tensors["ids_BT"], attention_BT, attention_BT)
-        if "ids_BT" in tensors
-        else PatchBatch(tensors["pixels_BCHW"])
-    )
-    states_BTD: Tensor = model(**model_inputs(batch)).last_hidden_state
-    dense = folder / DENSE / "model.safetensors"
-    if dense.is_file():
-        head = {name: tensor.float() for name, tensor in load_file(dense).items()}
+    contract = EncoderContract.read(folder)
+    try:
+        states_BTD: Tensor = model(**model_inputs(batch)).last_hidden_state
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise ExportError(f"the exported network does not run on the reference inputs: {error}") from error
+    if contract is not None and contract.head:
+        head = {name: tensor.float() for name, tensor in load_file(dense_file(folder)).items()}
         states_BTD = functional.linear(states_BTD, head["linear.weight"], head.get("linear.bias"))
     return states_BTD
 
 
+def dense_file(folder: Path) -> Path:
+    """The weights of the head.
+
+    Raises:
+        ExportError: there is none, or several.
+    """
+    found = sorted(folder.glob("*_Dense/model.safetensors"))
+    if len(found) != 1:
+        raise ExportError(f"{folder} has {len(found)} Dense weight files; expected 1")
+    return found[0]
+
+
 def _load(folder: Path) -> Any:
-    library = logging.getLogger("transformers")
-    level = library.level
-    library.setLevel(logging.ERROR)  # its report of missing weights repeats what is checked here
-    disable_progress_bar()
     try:
-        model, info = AutoModel.from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        model = skeleton(folder)
+        files = {name: path for path in _weight_files(folder) for name in _shapes(path)}
+        shapes = {name: shape for path in _weight_files(folder) for name, shape in _shapes(path).items()}
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ExportError(f"transformers cannot load the exported folder: {error}") from error
-    finally:
-        library.setLevel(level)
+    _check_keys(model, shapes)
+    stream_weights(model, files)
+    return model
+
+
+def _check_keys(model: nn.Module, found: Mapping[str, tuple[int, ...]]) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    needed = set(expected) - set(tied_names(model))
     problems = {
-        # The class that AutoModel picks may have a pooler, which no token vector passes through and we never train.
-        "missing": sorted(name for name in info["missing_keys"] if not name.startswith("pooler.")),
-        "unknown to the architecture": sorted(info["unexpected_keys"]),
-        "of another shape": sorted(str(entry) for entry in info["mismatched_keys"]),
+        "missing": sorted(needed - set(found)),
+        "unknown to the architecture": sorted(set(found) - set(expected)),
+        "of another shape": sorted(
+            f"{name} {found[name]} instead of {expected[name]}"
+            for name in set(found) & set(expected)
+            if found[name] != expected[name]
+        ),
     }
-    found = "; ".join(f"{what}: {', '.join(names)}" for what, names in problems.items() if names)
-    if found:
-        raise ExportError(f"the weights do not fit the architecture in assets/config.json; {found}")
-    return model.eval()
+    told = "; ".join(f"{what}: {', '.join(names)}" for what, names in problems.items() if names)
+    if told:
+        raise ExportError(f"the weights do not fit the architecture in assets/config.json; {told}")
+
+
+def _weight_files(folder: Path) -> Iterator[Path]:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        yield folder / "model.safetensors"
+        return
+    names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    yield from (folder / name for name in sorted(set(names)))
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    with safe_open(path, framework="pt") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118

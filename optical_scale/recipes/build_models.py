@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import assert_never
 
 from optical_scale.backbones.encoder import Encoder, EncoderContract, build_backbone, load_backbone, load_head
+from optical_scale.backbones.folders import backbone_folder, read_contract
 from optical_scale.backbones.surgery import keep_layers, match_vocabulary, set_dropout, translate_vocabulary
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.backbones.vision import ImageTransform
@@ -24,7 +25,7 @@ def text_tokenizer(config: TextBackbone) -> TextTokenizer:
     """The tokenizer that belongs to a text backbone."""
     folder = config.tokenizer or config.pretrained
     assert folder is not None, "the schema demands one of both"
-    return TextTokenizer.load(folder, config.max_tokens, config.prefix)
+    return TextTokenizer.load(backbone_folder(folder), config.max_tokens, config.prefix)
 
 
 def text_encoder(
@@ -54,13 +55,13 @@ def text_encoder(
             set_dropout(backbone, config.dropout)
         return _with_head(backbone, config.head)
     assert config.pretrained is not None
-    backbone = load_backbone(config.pretrained)
+    backbone = load_backbone(backbone_folder(config.pretrained))
     if config.dropout is not None:
         set_dropout(backbone, config.dropout)
     if config.layers is not None:
         keep_layers(backbone, config.layers)
     if config.vocabulary == "match":
-        old = TextTokenizer.load(config.pretrained, config.max_tokens)
+        old = TextTokenizer.load(backbone_folder(config.pretrained), config.max_tokens)
         match_vocabulary(backbone, old.tokenizer, tokenizer.tokenizer)
     if config.vocabulary == "translate":
         if bitext is None:
@@ -68,7 +69,7 @@ def text_encoder(
                 "backbone.vocabulary: `translate` learns from the bitext that a student is trained on; there is none "
                 "here. Choose keep or match"
             )
-        old = TextTokenizer.load(config.pretrained, config.max_tokens)
+        old = TextTokenizer.load(backbone_folder(config.pretrained), config.max_tokens)
         translate_vocabulary(backbone, old.tokenizer, tokenizer.tokenizer, bitext(), max_tokens=config.max_tokens)
     if config.layers is None and config.vocabulary == "keep":
         return _finished(config.pretrained, config, backbone)
@@ -120,31 +121,34 @@ def contract_of(encoder: Encoder, prepare: TextTokenizer | ImageTransform) -> En
     return EncoderContract("vision", head=encoder.head_contract())
 
 
-def _with_head(backbone: object, head: int | None) -> Encoder:
+def _with_head(backbone: object, head: int | None, bias: bool = False) -> Encoder:
     width = int(backbone.config.hidden_size)  # type: ignore[attr-defined]
-    return Encoder(backbone, width, head)  # type: ignore[arg-type]
+    return Encoder(backbone, width, head, bias)  # type: ignore[arg-type]
 
 
 def _finished(folder: Path, config: TextBackbone | VisionBackbone, backbone: object) -> Encoder:
     """An encoder from a complete folder: the head, if any, is the one that was trained with it."""
-    contract = EncoderContract.read(folder)
+    contract = read_contract(folder)
     if contract is None:
         return _with_head(backbone, config.head)
     _check_contract(folder, config, contract)
-    encoder = _with_head(backbone, contract.head["out"] if contract.head else None)
-    if contract.head:
-        load_head(encoder, folder)
+    if contract.head is None:
+        return _with_head(backbone, config.head)
+    encoder = _with_head(backbone, contract.head["out"], contract.head["bias"])
+    load_head(encoder, folder)
     return encoder
 
 
 def _check_contract(folder: Path, config: TextBackbone | VisionBackbone, contract: EncoderContract) -> None:
+    """Folders of other libraries may say nothing of a prefix, and may get a head; this project's say all."""
+    own = EncoderContract.read(folder) is not None
     if contract.kind != config.kind:
         raise ConfigError(f"backbone.pretrained: {folder} holds a {contract.kind} encoder; expected kind {config.kind}")
-    if isinstance(config, TextBackbone) and config.prefix != contract.prefix:
+    if isinstance(config, TextBackbone) and config.prefix != contract.prefix and (own or contract.prefix):
         raise ConfigError(
             f"backbone.prefix: {folder} was trained with prefix {contract.prefix!r}, found {config.prefix!r}; set it so"
         )
-    if config.head is not None and (contract.head or {}).get("out") != config.head:
+    if config.head is not None and (contract.head or {}).get("out") != config.head and (own or contract.head):
         raise ConfigError(
             f"backbone.head: {folder} was trained with head {contract.head}, found {config.head}; leave it out"
         )

@@ -1,6 +1,7 @@
 """A checkpoint becomes a verified model folder with its card."""
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import assert_never
 
@@ -8,9 +9,15 @@ from optical_scale.config.export import ExportConfig
 from optical_scale.config.loading import load
 from optical_scale.config.objectives import Contrastive, Mixture, Objective, OptimalTransport, PooledMSE
 from optical_scale.config.run import TrainConfig
+from optical_scale.errors import ConfigError
+from optical_scale.evaluation.schema import Report
 from optical_scale.export.hf import ExportReport, export_huggingface
 from optical_scale.export.model_card import CardFacts
 from optical_scale.export.source import choose_checkpoint
+from optical_scale.records import TextPair
+from optical_scale.runtime.log import progress
+from optical_scale.shards.manifest import read_manifest
+from optical_scale.shards.reader import ShardFolder
 from optical_scale.training.state import TrainState
 
 
@@ -27,16 +34,40 @@ def export(config: ExportConfig) -> ExportReport:
         checkpoint,
         config.output,
         dtype=config.dtype,
+        layout=config.layout,
         max_shard_bytes=config.max_shard_bytes,
+        texts=(lambda: _texts(config.trim_to)) if config.trim_to else None,
         trained_in=run.student.engine.precision,
         card=_card(config, run, checkpoint),
     )
+
+
+def _texts(paths: Iterable[Path]) -> Iterator[str]:
+    """Every target text of shard folders and every line of text files.
+
+    Raises:
+        ConfigError: a path is neither.
+    """
+    for path in paths:
+        if path.is_dir():
+            folder = ShardFolder(path)
+            for record in progress(folder.iterate(), f"reading {path}", total=len(folder.select(None)), unit="sample"):
+                if isinstance(record, TextPair):
+                    yield record.target
+                else:
+                    yield from (caption.text for caption in record.captions)
+        elif path.is_file():
+            with path.open(encoding="utf-8", newline="\n") as file:
+                yield from (line.rstrip("\n") for line in file)
+        else:
+            raise ConfigError(f"trim_to: {path} is neither a shard folder nor a text file; correct the path")
 
 
 def _card(config: ExportConfig, run: TrainConfig, checkpoint: Path) -> CardFacts:
     state = TrainState.from_json(json.loads((checkpoint / "train_state.json").read_text(encoding="utf-8")))
     last = max((result["step"] for result in state.results), default=0)
     teacher = run.teacher.backbone if run.teacher else None
+    report = None if config.report is None else _report(config.report)
     return CardFacts(
         name=config.output.name,
         license=config.license,
@@ -49,8 +80,43 @@ def _card(config: ExportConfig, run: TrainConfig, checkpoint: Path) -> CardFacts
         if teacher.pretrained
         else "a teacher from scratch",
         objective=_describe(run.objective),
+        hyperparameters=_hyperparameters(run),
+        corpora=_corpora(config, run),
         results=[result for result in state.results if result["step"] == last],
+        gaps=[] if report is None else [gap.model_dump(mode="json") for gap in report.gaps],
+        groups=report.groups.model_dump(mode="json") if report and report.groups else {},
     )
+
+
+def _report(path: Path) -> Report:
+    # Its module draws figures; most exports do without that library.
+    from optical_scale.evaluation.report import read_report
+
+    return read_report(path)
+
+
+def _hyperparameters(run: TrainConfig) -> dict[str, object]:
+    how = run.optimization
+    return {
+        "pairs per step": run.stream.pairs_per_step,
+        "language temperature": run.stream.temperature,
+        "learning rate": f"{how.learning_rate:g}, warm-up {how.warmup:g}, decay {how.decay}",
+        "weight decay": how.weight_decay,
+        "precision": run.student.engine.precision,
+        "ZeRO stage": run.student.engine.zero_stage,
+        "seed": run.seed,
+    }
+
+
+def _corpora(config: ExportConfig, run: TrainConfig) -> dict[str, str | None]:
+    """Names from the shards, if they are still there, and licences from the configuration."""
+    names: dict[str, str | None] = {}
+    for source in run.stream.sources:
+        if (source.shards / "manifest.json").is_file():
+            names |= dict.fromkeys(read_manifest(source.shards).corpora)
+    if names and (unknown := sorted(set(config.corpora) - set(names))):
+        raise ConfigError(f"corpora: the shards of this run hold {', '.join(names)}; found {', '.join(unknown)}")
+    return names | config.corpora
 
 
 def _describe(objective: Objective) -> str:

@@ -1,6 +1,5 @@
 """Training, as one story: models, data, objective, loop."""
 
-import json
 import logging
 import math
 import os
@@ -10,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 
-from optical_scale.backbones.encoder import Encoder, model_inputs
+from optical_scale.backbones.encoder import Encoder
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.backbones.vision import ImageTransform
-from optical_scale.batch import PairBatch, TokenBatch
+from optical_scale.batch import PatchBatch, TokenBatch
 from optical_scale.config.compatibility import check_resumable
 from optical_scale.config.deepspeed import accumulation_steps, derive_student, derive_teacher
 from optical_scale.config.loading import dump, load
@@ -36,6 +34,7 @@ from optical_scale.runtime.world import World
 from optical_scale.stream.loader import StreamLoader
 from optical_scale.training.checkpoint import CheckpointStore
 from optical_scale.training.hooks import Console, Hook, Metrics
+from optical_scale.training.reference import TEXTS, write_reference
 from optical_scale.training.schedule import learning_rate_factor
 from optical_scale.training.state import TrainState
 from optical_scale.training.step import TrainStep
@@ -76,7 +75,7 @@ def train(config: TrainConfig) -> TrainState:
         student=student,
         loader=stream,
         store=store,
-        assets=lambda: _assets(config, module, prepare, student, _reference(stream)),
+        assets=lambda: _assets(config, module, prepare, student, _reference(prepare, stream)),
         evaluate=_evaluator(config, teacher, tokenize, student, prepare, world),
         hooks=_hooks(config, world, steps),
         times=Times(
@@ -253,9 +252,9 @@ def _hooks(config: TrainConfig, world: World, steps: int) -> list[Hook]:
     return [Console(steps), Metrics(log.MetricsFile(config.run / "metrics.jsonl"))]
 
 
-def _reference(stream: StreamLoader) -> PairBatch:
-    """Fixed inputs: the first micro-batch of the stream, whatever step the run is at, the same on every rank."""
-    return stream.peek(0, 0)
+def _reference(prepare: TextTokenizer | ImageTransform, stream: StreamLoader) -> TokenBatch | PatchBatch:
+    """Fixed inputs: the same texts in every run, or the images of the stream's first micro-batch, on every rank."""
+    return prepare(TEXTS) if isinstance(prepare, TextTokenizer) else stream.peek(0, 0).target
 
 
 def _assets(
@@ -263,20 +262,13 @@ def _assets(
     module: Encoder,
     prepare: TextTokenizer | ImageTransform,
     student: StudentEngine,
-    reference: PairBatch,
+    reference: TokenBatch | PatchBatch,
 ) -> Callable[[Path], None]:
     """Encode the reference on all ranks; what rank 0 then writes beside the shards makes the checkpoint exportable."""
     student.train(False)
     with torch.no_grad():
-        states = student.encode(reference.target)
+        states = student.encode(reference)
     student.train(True)
-    tensors = {"x_BTD": states.x_BTD.float()}
-    if isinstance(reference.target, TokenBatch):
-        target = reference.target
-        tensors |= {"ids_BT": target.ids_BT, "attention_BT": target.attention_BT, "mask_BT": target.mask_BT}
-    else:
-        tensors |= model_inputs(reference.target)
-        tensors["pixels_BCHW"] = tensors.pop("pixel_values")
 
     def write(folder: Path) -> None:
         assets = folder / "assets"
@@ -285,13 +277,7 @@ def _assets(
         module.backbone.config.save_pretrained(assets)  # type: ignore[union-attr, operator]
         contract_of(module, prepare).write(assets)
         write_atomic(folder / "config.yaml", dump(config))
-        write_atomic(
-            folder / "reference.safetensors",
-            save(
-                {name: value.contiguous().cpu() for name, value in tensors.items()},
-                {"keys": json.dumps(reference.keys)},
-            ),
-        )
+        write_reference(folder / "reference.safetensors", reference, states)
 
     return write
 

@@ -17,7 +17,7 @@ def checkpoints(folder: Path) -> dict[str, Path]:
     """Run folders below ``folder``, by name; nobody may change them."""
     processes = [*_start(folder, ALONE, 1), *_start(folder, IN_PAIRS, 2)]
     for process in processes:
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=600)
         assert process.returncode == 0, output
     return {name: folder / name for name in (run.split(":")[0] for run in [*ALONE, *IN_PAIRS])}
 

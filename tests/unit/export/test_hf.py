@@ -14,6 +14,7 @@ from optical_scale.errors import CheckpointError, ExportError
 from optical_scale.export.hf import export_huggingface
 from optical_scale.recipes.build_models import text_encoder, text_tokenizer, vision_encoder
 from optical_scale.recipes.export import export
+from optical_scale.training.reference import TEXTS
 from tests.unit.export.checkpoints import step_folder
 
 
@@ -53,8 +54,6 @@ def test_transformers_gives_the_trained_token_vectors(exported, runs):
 
 def test_sentence_transformers_gives_the_normalised_mean_of_the_trained_token_vectors(exported, runs):
     from sentence_transformers import SentenceTransformer
-
-    from tests.unit.export.write_checkpoint import TEXTS
 
     tensors = reference(runs, "stage0")
     found = SentenceTransformer(str(exported["stage0"].folder), device="cpu").encode(TEXTS, convert_to_tensor=True)

@@ -14,8 +14,30 @@ FACTS = CardFacts(
     steps=1500,
     teacher="minilm",
     objective="<P, C>",
+    hyperparameters={"learning rate": 0.0005},
+    corpora={"europarl": "cc0-1.0", "news": None},
+    groups={"high": ["pt-BR"], "low": ["sw"]},
+    gaps=[
+        {
+            "stage": "distilled",
+            "evaluation": "bitext",
+            "direction": "text_to_text",
+            "mode": "dense",
+            "metric": "MRR",
+            "high_mean": 0.9,
+            "low_mean": 0.8,
+            "gap": 0.1,
+            "interval": [0.05, 0.15],
+        }
+    ],
     results=[
-        {"language": "sw", "direction": "text_to_text", "mode": "dense", "metrics": {"R@1": 0.8125, "MRR": 0.875}}
+        {
+            "evaluation": "bitext",
+            "language": "sw",
+            "direction": "text_to_text",
+            "mode": "dense",
+            "metrics": {"R@1": 0.8125, "MRR": 0.875},
+        }
     ],
 )
 TEXT = EncoderContract("text", 64, "query: ", {"in": 32, "out": 8, "bias": False})
@@ -42,7 +64,14 @@ def test_facts_are_told():
         "| pt-BR | 34,000 |",
         "| sw | 1,200 |",
         "1,500",
-        "| sw, text_to_text, dense | R@1 | 0.8125 |",
+        "Bitext, text to text, dense:",
+        "| language | R@1 | MRR |",
+        "| sw | 0.8125 | 0.8750 |",
+        "- europarl: cc0-1.0",
+        "- news: licence not stated",
+        "- learning rate: 0.0005",
+        "high-resource: pt-BR; low-resource: sw.",
+        "| bitext, text to text, dense | MRR | distilled | 0.9000 | 0.8000 | 0.1000 (0.0500 to 0.1500) |",
     ):
         assert told in card
     assert card.index("34,000") < card.index("1,200")
@@ -55,6 +84,14 @@ def test_code_compiles_and_mentions_prefix_and_head_only_if_there_are_any():
             compile(snippet, "card", "exec")
         assert ("query: " in card) == bool(contract.prefix)
         assert ("2_Dense" in card) == (contract.head is not None)
+
+
+def test_late_interaction_layout_names_its_libraries():
+    card = model_card(FACTS, TEXT, 1, Verification(0.0, 1e-5), "pylate")
+    assert 'models.ColBERT("student")' in card
+    assert 'MultiVectorEncoder("student")' in card
+    assert "1_Dense/model.safetensors" in card
+    assert yaml.safe_load(card.split("---\n", 2)[1])["library_name"] == "PyLate"
 
 
 def test_unknown_facts_are_left_out():

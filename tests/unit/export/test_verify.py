@@ -30,3 +30,20 @@ def test_vectors_that_are_not_numbers_never_pass(runs, tmp_path):
     shutil.rmtree(tmp_path / "out")
     with pytest.raises(ExportError, match="transformers cannot load"):
         verify(tmp_path / "out", checkpoint / "reference.safetensors", dtype="float32", trained_in="fp32")
+
+
+def test_another_tokenizer_or_limit_than_in_training_is_refused(damaged, tmp_path):
+    import json
+
+    from optical_scale.export.hf import export_huggingface
+    from tests.unit.export.test_hf import seal
+
+    contract = damaged / "assets" / "encoder.json"
+    for change, what in (({"prefix": "passage: "}, "ids"), ({"max_tokens": 12}, "ids")):
+        text = contract.read_text()
+        contract.write_text(json.dumps(json.loads(text) | change))
+        seal(damaged)
+        with pytest.raises(ExportError, match=f"tokenizer gives other {what} than training did, first for 'Two people"):
+            export_huggingface(damaged, tmp_path / "out")
+        contract.write_text(text)
+    assert not list(tmp_path.glob("*out*"))

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from optical_scale.backbones.encoder import Encoder, EncoderContract, build_backbone
 from optical_scale.backbones.tokenizers import TextTokenizer, train_unigram
@@ -24,15 +23,15 @@ from optical_scale.runtime.collectives import barrier
 from optical_scale.runtime.files import write_json
 from optical_scale.runtime.world import World
 from optical_scale.training.checkpoint import CheckpointStore
+from optical_scale.training.reference import TEXTS, write_reference
 from optical_scale.training.state import TrainState
 
-TEXTS = ["the cat sits on the mat", "a dog runs in the park", "birds", "two people walk along a river at dusk", "", "x"]
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
 def text_parts(run: Path, world: World):
     if world.is_main:
-        train_unigram(TEXTS * 4, run / "tokenizer", vocabulary=64)
+        train_unigram(list(TEXTS) * 4, run / "tokenizer", vocabulary=200)
     barrier()
     prepare = TextTokenizer.load(run / "tokenizer", 16, "query: ")
     architecture = SIZES | {"model_type": "xlm-roberta", "vocab_size": len(prepare.tokenizer), "pad_token_id": 1}
@@ -72,9 +71,7 @@ def write(run: Path, world: World, device: torch.device, stage: int, precision: 
         encoder.backbone.config.save_pretrained(folder / "assets")
         prepare.save(folder / "assets")
         EncoderContract(*contract, encoder.head_contract()).write(folder / "assets")
-        tensors = {"x_BTD": states.x_BTD.float(), "mask_BT": states.mask_BT, "attention_BT": states.attention_BT}
-        tensors |= {"pixels_BCHW": batch.pixels_BCHW} if kind == "vision" else {"ids_BT": batch.ids_BT}
-        save_file({name: t.contiguous() for name, t in tensors.items()}, folder / "reference.safetensors")
+        write_reference(folder / "reference.safetensors", batch, states)
         write_json(folder / "train_state.json", TrainState(2, {"de": 8, "sw": 4}).to_json())
         (folder / "config.yaml").write_text(dump(train_config(run, config, stage, precision)), encoding="utf-8")
 

@@ -1,0 +1,84 @@
+"""Model folders of other libraries: what their configuration means for an encoder of this project.
+
+sentence-transformers and PyLate list their modules in ``modules.json``: a Transformer, in the folder itself or in a
+subfolder, then pooling, Dense and normalisation. Pooling by the mean and one linear Dense commute, so token vectors
+after the head, averaged, are the library's embedding.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from optical_scale.backbones.encoder import EncoderContract
+from optical_scale.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+_LINEAR = ("torch.nn.modules.linear.Identity", "torch.nn.Identity")
+
+
+def backbone_folder(folder: Path) -> Path:
+    """Where config.json, weights and tokenizer are: ``folder``, or its Transformer module's subfolder."""
+    for path, kind in _modules(folder):
+        if kind == "Transformer":
+            return path
+    return folder
+
+
+def read_contract(folder: Path) -> EncoderContract | None:
+    """The contract of a complete encoder: ``encoder.json``, or what ``modules.json`` says; None for a bare backbone.
+
+    Raises:
+        ConfigError: modules that a linear map of token vectors cannot stand for.
+    """
+    own = EncoderContract.read(folder)
+    modules = _modules(folder)
+    if own is not None or not modules:
+        return own
+    dense = [(path, _json(path / "config.json")) for path, kind in modules if kind == "Dense"]
+    curved = [values["activation_function"] for _, values in dense if values.get("activation_function") not in _LINEAR]
+    if len(dense) > 1 or curved or any(values.get("use_residual") for _, values in dense):
+        raise ConfigError(
+            f"backbone.pretrained: {folder} has {len(dense)} Dense modules{f' with {curved[0]}' if curved else ''}; "
+            "expected at most one linear map, which token vectors can go through. For its Transformer alone, copy that "
+            "without modules.json"
+        )
+    for path, kind in modules:
+        if kind == "Pooling" and not _is_mean(_json(path / "config.json")):
+            logger.warning("%s pools otherwise than by the mean; here its dense embeddings are means", folder)
+    settings = _json(folder / "config_sentence_transformers.json")
+    limit = (
+        settings.get("document_length")
+        or _json(modules[0][0] / "sentence_bert_config.json").get("max_seq_length")
+        or _json(modules[0][0] / "tokenizer_config.json").get("model_max_length")
+    )
+    prompts = {text for text in (settings.get("prompts") or {}).values() if text}
+    head = None
+    if dense:
+        values = dense[0][1]
+        head = {"in": values["in_features"], "out": values["out_features"], "bias": values.get("bias", True)}
+    # Several prompts, as for queries and passages, leave the choice to the configuration.
+    return EncoderContract("text", int(limit or 0), prompts.pop() if len(prompts) == 1 else "", head)
+
+
+def _modules(folder: Path) -> list[tuple[Path, str]]:
+    """Folder and class name of every module, in order; empty if ``folder`` lists none."""
+    listed = _json(folder / "modules.json") or []
+    return [(folder / item["path"], item["type"].rpartition(".")[2]) for item in listed]
+
+
+def _is_mean(pooling: dict[str, Any]) -> bool:
+    if "pooling_mode" in pooling:
+        return bool(pooling["pooling_mode"] in ("mean", ["mean"]))
+    return bool(pooling.get("pooling_mode_mean_tokens")) and not pooling.get("pooling_mode_cls_token")
+
+
+def _json(path: Path) -> Any:
+    """The file's value, an empty dictionary if there is no such file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"backbone.pretrained: {path} cannot be read: {error}; copy the folder again") from error

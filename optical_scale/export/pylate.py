@@ -1,0 +1,61 @@
+"""The files that make a Hugging Face folder a PyLate model, for MaxSim between token vectors.
+
+The layout is that of PyLate 1 (its "v3"): a Transformer and token-wise Dense modules. sentence-transformers 6 reads it
+with its multi-vector class; folders of the latter cannot be read by PyLate. Special tokens are on the skip list, which
+both libraries apply to documents. They keep them in queries, which this project's own scores do not.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoTokenizer
+
+from optical_scale.backbones.encoder import EncoderContract
+from optical_scale.export.sentence_transformers import prompts, write_dense_config, write_modules
+from optical_scale.runtime.files import write_json
+
+DENSE = "1_Dense"
+
+
+def write_layout(folder: Path, contract: EncoderContract, width: int) -> Path:
+    """Write the configuration of all modules.
+
+    PyLate adds a random projection to a model without any, so a student without head gets the identity.
+
+    Args:
+        folder: holds the backbone's configuration and the tokenizer already.
+        contract: of a text encoder.
+        width: of the backbone's token vectors.
+
+    Returns:
+        Where the head belongs.
+    """
+    dense = folder / DENSE
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    added = tokenizer.convert_ids_to_tokens(tokenizer("")["input_ids"])
+    write_modules(
+        folder,
+        [("", "sentence_transformers.models.Transformer"), (DENSE, "pylate.models.Dense.Dense")],
+        contract,
+    )
+    write_json(
+        folder / "config_sentence_transformers.json",
+        {
+            "model_type": "ColBERT",
+            **prompts(contract),
+            "similarity_fn_name": "MaxSim",
+            # Markers are part of the text here (`prompts`), not extra tokens.
+            "query_prefix": "",
+            "document_prefix": "",
+            "query_length": contract.max_tokens,
+            "document_length": contract.max_tokens,
+            "do_query_expansion": False,
+            "attend_to_expansion_tokens": False,
+            "skiplist_words": sorted(set(added)),
+        },
+    )
+    if contract.head is None:
+        write_dense_config(dense, {"in": width, "out": width, "bias": False})
+        save_file({"linear.weight": torch.eye(width)}, dense / "model.safetensors", metadata={"format": "pt"})
+    return dense

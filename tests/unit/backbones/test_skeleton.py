@@ -1,0 +1,77 @@
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from optical_scale.backbones.encoder import build_backbone, load_backbone
+from optical_scale.backbones.skeleton import skeleton, stream_weights, tied_names
+
+SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+IDS = torch.tensor([[0, 7, 9, 2], [0, 5, 2, 1]])
+INPUTS = {
+    "xlm-roberta": {"input_ids": IDS, "attention_mask": (IDS != 1).long()},
+    "bert": {"input_ids": IDS, "attention_mask": (IDS != 1).long()},
+    "vit": {"pixel_values": torch.rand(2, 3, 16, 16)},
+}
+EXTRA = {
+    "xlm-roberta": {"vocab_size": 30, "pad_token_id": 1, "max_position_embeddings": 12},
+    "bert": {"vocab_size": 30},
+    "vit": {"image_size": 16, "patch_size": 8},
+}
+
+
+@pytest.fixture(params=INPUTS)
+def saved(request, tmp_path):
+    model = build_backbone({"model_type": request.param, **SIZES, **EXTRA[request.param]})
+    model.config.save_pretrained(tmp_path)
+    save_file(model.state_dict(), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    return request.param, tmp_path
+
+
+@torch.no_grad()
+def test_streamed_forward_equals_the_loaded_model(saved):
+    kind, folder = saved
+    model = skeleton(folder)
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    stream_weights(model, dict.fromkeys(load_file(folder / "model.safetensors"), folder / "model.safetensors"))
+    expected = load_backbone(folder).eval()(**INPUTS[kind]).last_hidden_state
+    for _ in range(2):
+        assert torch.equal(model(**INPUTS[kind]).last_hidden_state, expected)
+        assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+
+
+@torch.no_grad()
+def test_half_precision_files_compute_in_float32(saved):
+    kind, folder = saved
+    path = folder / "model.safetensors"
+    halves = {name: tensor.bfloat16() for name, tensor in load_file(path).items()}
+    save_file(halves, path, metadata={"format": "pt"})
+    model = skeleton(folder)
+    stream_weights(model, dict.fromkeys(halves, path))
+    found = model(**INPUTS[kind]).last_hidden_state
+    assert found.dtype == torch.float32
+    assert torch.equal(found, load_backbone(folder).eval()(**INPUTS[kind]).last_hidden_state)
+
+
+@torch.no_grad()
+def test_tied_weights_are_read_from_their_one_place(tmp_path):
+    architecture = {
+        "model_type": "t5",
+        "vocab_size": 30,
+        "d_model": 16,
+        "d_ff": 24,
+        "d_kv": 8,
+        "num_layers": 1,
+        "num_heads": 2,
+    }
+    from transformers import AutoConfig, T5EncoderModel
+
+    model = T5EncoderModel(AutoConfig.for_model(**architecture)).eval()
+    names = tied_names(model)
+    assert names == {"encoder.embed_tokens.weight": "shared.weight"}
+    model.save_pretrained(tmp_path)
+    files = dict.fromkeys(load_file(tmp_path / "model.safetensors"), tmp_path / "model.safetensors")
+    assert "encoder.embed_tokens.weight" not in files
+    expected = model(input_ids=IDS).last_hidden_state
+    empty = T5EncoderModel(model.config).eval()
+    stream_weights(empty, files)
+    assert torch.equal(empty(input_ids=IDS).last_hidden_state, expected)

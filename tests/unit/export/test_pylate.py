@@ -1,0 +1,75 @@
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from optical_scale.backbones.encoder import model_inputs, token_states
+from optical_scale.config.backbones import TextBackbone
+from optical_scale.config.export import ExportConfig
+from optical_scale.recipes.build_models import text_encoder, text_tokenizer
+from optical_scale.recipes.export import export
+from tests.unit.export.checkpoints import step_folder
+
+TEXTS = ["the cat sits on the mat", "watu wawili", "x"]
+ENCODE = """
+import json, sys
+from pylate import models
+model = models.ColBERT(sys.argv[1], device="cpu")
+texts = json.loads(sys.argv[2])
+vectors = [model.encode(texts, is_query=query, convert_to_numpy=True) for query in (True, False)]
+print(json.dumps([[rows.tolist() for rows in side] for side in vectors]))
+"""
+
+
+@pytest.fixture(scope="module", params=["stage3", "bf16"])
+def folder(request, runs, tmp_path_factory):
+    """With a head (stage3) and without (bf16)."""
+    output = tmp_path_factory.mktemp("pylate") / request.param
+    return export(ExportConfig(checkpoint=step_folder(runs[request.param]), output=output, layout="pylate")).folder
+
+
+@torch.no_grad()
+def expected(folder):
+    """Token vectors of queries (all tokens) and documents (without special tokens), by this project's own loader."""
+    config = TextBackbone(pretrained=folder, max_tokens=16, prefix="query: ")
+    tokenize = text_tokenizer(config)
+    batch = tokenize(TEXTS)
+    states = token_states(text_encoder(config, tokenize).eval()(**model_inputs(batch)), batch)
+    rows = list(zip(states.normalized(), batch.attention_BT, batch.mask_BT, strict=True))
+    return [x_TD[attention_T] for x_TD, attention_T, _ in rows], [x_TD[mask_T] for x_TD, _, mask_T in rows]
+
+
+def test_multi_vector_class_of_sentence_transformers_gives_the_same_vectors(folder):
+    library = pytest.importorskip("sentence_transformers", minversion="6.0")
+    model = library.MultiVectorEncoder(str(folder), device="cpu")
+    queries, documents = expected(folder)
+    for ours, theirs in ((queries, model.encode_query(TEXTS)), (documents, model.encode_document(TEXTS))):
+        for own_TD, found_TD in zip(ours, theirs, strict=True):
+            assert (own_TD - torch.as_tensor(found_TD)).abs().max() <= 1e-6
+
+
+@pytest.mark.skipif("PYLATE_PYTHON" not in os.environ, reason="PYLATE_PYTHON names no interpreter that has PyLate 1")
+def test_pylate_gives_the_same_vectors(folder):
+    # PyLate pins older libraries, so it lives in an environment of its own.
+    command = [os.environ["PYLATE_PYTHON"], "-c", ENCODE, str(folder), json.dumps(TEXTS)]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=300)
+    for ours, theirs in zip(expected(folder), json.loads(done.stdout.splitlines()[-1]), strict=True):
+        for own_TD, found_TD in zip(ours, theirs, strict=True):
+            assert (own_TD - torch.tensor(found_TD)).abs().max() <= 1e-6
+
+
+def test_layout_is_the_one_pylate_reads(folder):
+    modules = json.loads((folder / "modules.json").read_text())
+    assert [module["type"] for module in modules] == [
+        "sentence_transformers.models.Transformer",
+        "pylate.models.Dense.Dense",
+    ]
+    settings = json.loads((Path(folder) / "config_sentence_transformers.json").read_text())
+    assert settings["model_type"] == "ColBERT"
+    assert settings["skiplist_words"] == ["</s>", "<s>"]
+    assert settings["prompts"]["document"] == "query: "
+    assert "pylate" in (folder / "README.md").read_text()
