@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from optical_scale.errors import TransportError
+from optical_scale.transport.choose import BackendName, DomainName, Settings
 from optical_scale.transport.dense import DenseLog
 from optical_scale.transport.geometry import CostName
 from optical_scale.transport.output import Choice, summarise
 from optical_scale.transport.precision import full_precision
 from optical_scale.transport.problem import EpsilonMode, build_problem
 from optical_scale.transport.sinkhorn import Sinkhorn
-from optical_scale.transport.solve import BackendName, DomainName, Settings, Solved, run
+from optical_scale.transport.solve import Solved, pose, run
 
 GradientName = Literal["envelope", "unrolled"]
 
@@ -150,7 +151,7 @@ def _envelope(settings: Settings, x_BND: Tensor, y_BMD: Tensor, *rest: Tensor | 
     kept: list[Solved] = []
 
     def solver(x: Tensor, y: Tensor) -> Solved:
-        solved = run(settings, x, y, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
+        solved = run(settings, pose(settings, x, y, mask_x_BN, mask_y_BM, marginal_x, marginal_y))
         kept.append(solved)
         return solved
 
