@@ -48,6 +48,7 @@ class Entry:
     fewer: tuple[tuple[str, int], ...] = ()
 
     def iterations(self, shape: str, asked: int) -> int:
+        """As many as asked, or as this shape can bear."""
         return min(asked, dict(self.fewer).get(shape, asked))
 
 
@@ -169,7 +170,7 @@ def ott_methods() -> dict[str, Entry]:
 
     if not hasattr(jax.interpreters.batching, "is_vmappable"):
         # ott-jax 0.6.0's online mode asks for a function that jax 0.10 removed.
-        jax.interpreters.batching.is_vmappable = lambda kind: kind in batching.vmappables
+        jax.interpreters.batching.is_vmappable = lambda value: type(value) in batching.vmappables
     compiled: dict[tuple[int | None, int], Callable[..., object]] = {}
 
     def build(block: int | None, iterations: int) -> Callable[..., object]:
@@ -288,10 +289,8 @@ def compare(shape: str, iterations: int, repetitions: int, entries: dict[str, En
         star = "*" if entries[name].iterations(shape, iterations) < iterations else " "
         error = ((grads[name] - grads[mine]).norm() / grads[mine].norm()).item()
         peak = peak_megabytes(name, shape, iterations)
-        print(
-            f"{name:34s} {seconds:9.4f}{star}{seconds / best[mine]:8.2f} {seconds / least:7.2f} {peak:>8s} {error:17.1e}",
-            flush=True,
-        )
+        row = f"{name:34s} {seconds:9.4f}{star}{seconds / best[mine]:8.2f} {seconds / least:7.2f}"
+        print(f"{row} {peak:>8s} {error:17.1e}", flush=True)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from optical_scale.errors import TransportError
 from optical_scale.transport import native
 from optical_scale.transport.blockwise import Blockwise
 from optical_scale.transport.dense import DenseExp, DenseLog, Streamed
-from optical_scale.transport.geometry import CostName
+from optical_scale.transport.geometry import CosineGeometry, CostName
 from optical_scale.transport.operators import Operators
 from optical_scale.transport.output import Choice
 from optical_scale.transport.problem import RANGE_OVER_EPSILON, EpsilonMode, TransportProblem
@@ -151,6 +151,6 @@ def _range_over_epsilon(problem: TransportProblem, settings: Settings) -> float:
     """The largest of the batch, without waiting for the device where it is known beforehand."""
     if settings.epsilon_mode == "relative":
         return RANGE_OVER_EPSILON
-    if settings.cost == "cosine" and not isinstance(settings.epsilon, Tensor):
+    if isinstance(problem.geometry, CosineGeometry) and not isinstance(settings.epsilon, Tensor):
         return 2.0 / settings.epsilon
     return float((problem.geometry.cost_range() / problem.epsilon).max())

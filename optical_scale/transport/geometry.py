@@ -41,6 +41,11 @@ class Geometry:
         self.p_BND, self.q_BMD, self.row_BN, self.column_BM = p_BND, q_BMD, row_BN, column_BM
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Pairs, rows, columns."""
+        return self.p_BND.shape[0], self.p_BND.shape[1], self.q_BMD.shape[1]
+
+    @property
     def plain(self) -> bool:
         """See the class."""
         return self.row_BN is None and self.column_BM is None
@@ -188,6 +193,48 @@ class SquaredEuclideanGeometry(Geometry):
         """See the base class: ``2 (mass_i x_i - (P y)_i)``."""
         vectors = self.p_BND if side == "x" else self.q_BMD
         return product.addcmul_(mass.unsqueeze(-1), vectors, value=-1.0).mul_(-2.0)
+
+
+class MatrixGeometry(Geometry):
+    """A cost that is given entry by entry. It has no features: what needs them goes through panels of the plan."""
+
+    def __init__(self, cost_BNM: Tensor) -> None:
+        empty = cost_BNM.new_empty(len(cost_BNM), 0, 0)
+        super().__init__(empty, empty, None, None)
+        self.cost_BNM = cost_BNM
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """See the base class."""
+        B, N, M = self.cost_BNM.shape
+        return B, N, M
+
+    @property
+    def plain(self) -> bool:
+        """Never: nothing bounds the entries themselves, only their range."""
+        return False
+
+    def cost(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """A copy of the entries, because callers may overwrite what they get."""
+        return self.cost_BNM[:, start:stop].clone()
+
+    def log_kernel(self, pair: int, rows: slice, epsilon: Tensor, out_RM: Tensor) -> Tensor:
+        """See the base class."""
+        return torch.div(self.cost_BNM[pair, rows], -epsilon, out=out_RM)
+
+    def pairs(self, part: slice) -> "MatrixGeometry":
+        """See the base class."""
+        return MatrixGeometry(self.cost_BNM[part])
+
+    def not_finite(self) -> dict[str, Tensor]:
+        """See the base class."""
+        what = "the cost holds NaN or infinity between existing tokens: forbid a match by a large finite cost"
+        return {what: ~torch.isfinite(self.cost_BNM.sum((1, 2)))}
+
+    def cost_range(self) -> Tensor:
+        """Exactly."""
+        cost_BNM = self.cost_BNM.detach()
+        return cost_BNM.amax((1, 2)) - cost_BNM.amin((1, 2))
 
 
 def build_geometry(

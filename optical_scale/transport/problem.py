@@ -131,8 +131,8 @@ def build_problem(
     geometry = build_geometry(cost, x_BND, y_BMD, mask_x_BN, mask_y_BM)
     return finish_problem(
         geometry,
-        _masses(x_BND, mask_x_BN, marginal_x),
-        _masses(y_BMD, mask_y_BM, marginal_y),
+        masses(x_BND[..., 0], mask_x_BN, marginal_x, "marginal_x"),
+        masses(y_BMD[..., 0], mask_y_BM, marginal_y, "marginal_y"),
         mask_x_BN,
         mask_y_BM,
         epsilon=epsilon,
@@ -196,15 +196,15 @@ def cost_std(geometry: Geometry, mask_x_BN: Tensor | None, mask_y_BM: Tensor | N
     Returns:
         Standard deviations in the units of the cost; zero where a pair has one entry.
     """
-    p_BND, q_BMD = geometry.p_BND, geometry.q_BMD
-    x_BN = p_BND.new_ones(p_BND.shape[:2]) if mask_x_BN is None else mask_x_BN.to(p_BND)
-    y_BM = q_BMD.new_ones(q_BMD.shape[:2]) if mask_y_BM is None else mask_y_BM.to(q_BMD)
-    count_B = x_BN.sum(1) * y_BM.sum(1)
-    panel = max(1, (1 << 22) // (q_BMD.shape[0] * q_BMD.shape[1]))
-    first_B, second_B = torch.zeros_like(count_B), torch.zeros_like(count_B)
+    B, N, M = geometry.shape
     # Around any entry instead of zero, so that squares of nearly equal costs do not cancel.
     centre_B11 = geometry.cost(0, 1).mean((1, 2), keepdim=True)
-    for start in range(0, p_BND.shape[1], panel):
+    x_BN = centre_B11.new_ones(B, N) if mask_x_BN is None else mask_x_BN.to(centre_B11)
+    y_BM = centre_B11.new_ones(B, M) if mask_y_BM is None else mask_y_BM.to(centre_B11)
+    count_B = x_BN.sum(1) * y_BM.sum(1)
+    panel = max(1, (1 << 22) // (B * M))
+    first_B, second_B = torch.zeros_like(count_B), torch.zeros_like(count_B)
+    for start in range(0, N, panel):
         cost_BRM = geometry.cost(start, start + panel).sub_(centre_B11)
         rows_BR = x_BN[:, start : start + panel]
         weighted_BRM = cost_BRM * y_BM[:, None, :]
@@ -214,13 +214,26 @@ def cost_std(geometry: Geometry, mask_x_BN: Tensor | None, mask_y_BM: Tensor | N
     return (second_B / count_B - mean_B.square()).clamp_min(0).sqrt()
 
 
-def _masses(x_BTD: Tensor, mask_BT: Tensor | None, marginal_BT: Tensor | None) -> Tensor:
-    dtype = working_dtype(x_BTD)
+def masses(like_BT: Tensor, mask_BT: Tensor | None, marginal_BT: Tensor | None, name: str) -> Tensor:
+    """Masses (B, T) inside the mask: given, or uniform with sum one.
+
+    Args:
+        like_BT: for shape, dtype and device.
+        mask_BT: tokens that exist, None for all.
+        marginal_BT: given masses, None for uniform.
+        name: of the marginal, for the error.
+
+    Raises:
+        TransportError: a marginal of another shape.
+    """
+    dtype = working_dtype(like_BT)
     if marginal_BT is not None:
-        mass_BT = marginal_BT.to(device=x_BTD.device, dtype=dtype)
+        if marginal_BT.shape != like_BT.shape:
+            raise TransportError(f"{name} has shape {tuple(marginal_BT.shape)}; expected {tuple(like_BT.shape)}")
+        mass_BT = marginal_BT.to(device=like_BT.device, dtype=dtype)
         return mass_BT if mask_BT is None else mass_BT.masked_fill(~mask_BT, 0.0)
     if mask_BT is None:
-        return x_BTD.new_full(x_BTD.shape[:2], 1.0 / max(1, x_BTD.shape[1]), dtype=dtype)
+        return like_BT.new_full(like_BT.shape, 1.0 / max(1, like_BT.shape[1]), dtype=dtype)
     mass_BT = mask_BT.to(dtype)
     return mass_BT / mass_BT.sum(1, keepdim=True).clamp_min(1.0)
 
