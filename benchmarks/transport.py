@@ -239,20 +239,25 @@ def products(tokens: Tokens) -> float:
     return min(seconds_of(both) for _ in range(5)) * x_BND.shape[1] / rows
 
 
-def peak_megabytes(name: str, shape: str, iterations: int) -> str:
-    command = [sys.executable, __file__, "--shapes", shape, "--iterations", str(iterations), "--memory", name]
+def measured_alone(name: str, shape: str, iterations: int) -> tuple[float, str]:
+    """CPU seconds and the growth of the high-water mark in MB of one run in a process of its own."""
+    command = [sys.executable, __file__, "--shapes", shape, "--iterations", str(iterations), "--alone", name]
     done = subprocess.run(command, capture_output=True, text=True)
-    return done.stdout.split()[-1] if done.returncode == 0 else "failed"
+    if done.returncode:
+        return float("inf"), "failed"
+    seconds, peak = done.stdout.split()[-2:]
+    return float(seconds), peak
 
 
-def report_memory(entry: Entry, shape: str, iterations: int) -> None:
-    """Print the growth of the high-water mark in MB; the process does nothing else."""
-    entry.run(make_tokens("a"), 2) if "a" in entry.shapes else None
+def measure_alone(entry: Entry, shape: str, iterations: int) -> None:
+    """Print what :func:`measured_alone` reads; the process does nothing else."""
+    if "a" in entry.shapes:
+        entry.run(make_tokens("a"), 2)
     tokens = make_tokens(shape)
     Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
-    entry.run(tokens, entry.iterations(shape, iterations))
-    print(f"{(status('VmHWM') - before) / 1e3:.0f}")
+    seconds = seconds_of(lambda: entry.run(tokens, entry.iterations(shape, iterations)))
+    print(f"{seconds:.4f} {(status('VmHWM') - before) / 1e3:.0f}")
 
 
 def status(key: str) -> float:
@@ -267,7 +272,7 @@ def compare(shape: str, iterations: int, repetitions: int, entries: dict[str, En
     print(f"\n({shape}) {B} pairs of {shortest}..{T} tokens, width {D}, {iterations} iterations, forward and gradient")
     print(f"both products by torch.mm: {least:.4f} s, {4e-9 * B * T * T * D / least:.0f} GFLOP/s")
     best, grads = dict.fromkeys(entries, float("inf")), {}
-    for repetition in range(repetitions + 1):
+    for repetition in range(repetitions + 1 if repetitions else 0):
         for name in list(best):
             count = entries[name].iterations(shape, iterations)
             # Compilers warm up at full size; the slowest methods have nothing to warm.
@@ -281,30 +286,35 @@ def compare(shape: str, iterations: int, repetitions: int, entries: dict[str, En
                 print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0][:90]}")
                 del best[name]
                 continue
-            if repetition or repetitions == 0:
+            if repetition:
                 best[name] = min(best[name], spent)
+    alone = {name: measured_alone(name, shape, iterations) for name in best}
+    for name, (seconds, _) in alone.items():
+        if not repetitions:
+            best[name] = seconds * iterations / entries[name].iterations(shape, iterations)
     mine = next(name for name in best if name.startswith("ours"))
     print(f"{'method':34s} {'CPU s':>9s} {'x ours':>8s} {'x mm':>7s} {'peak MB':>8s} {'gradient vs ours':>17s}")
     for name, seconds in sorted(best.items(), key=lambda item: item[1]):
         star = "*" if entries[name].iterations(shape, iterations) < iterations else " "
-        error = ((grads[name] - grads[mine]).norm() / grads[mine].norm()).item()
-        peak = peak_megabytes(name, shape, iterations)
+        error = ((grads[name] - grads[mine]).norm() / grads[mine].norm()).item() if grads else float("nan")
         row = f"{name:34s} {seconds:9.4f}{star}{seconds / best[mine]:8.2f} {seconds / least:7.2f}"
-        print(f"{row} {peak:>8s} {error:17.1e}", flush=True)
+        print(f"{row} {alone[name][1]:>8s} {error:17.1e}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["a", "b", "c", "d"])
     parser.add_argument("--iterations", type=int, default=50)
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument(
+        "--repetitions", type=int, default=3, help="0: once, in the process that measures the memory, for huge shapes"
+    )
     parser.add_argument("--only", default="", help="methods whose name holds this text, and ours")
-    parser.add_argument("--memory", metavar="METHOD", help="only print the peak memory of one method on one shape")
+    parser.add_argument("--alone", metavar="METHOD", help="only print seconds and peak MB of one method on one shape")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     entries = methods()
-    if arguments.memory:
-        report_memory(entries[arguments.memory], arguments.shapes[0], arguments.iterations)
+    if arguments.alone:
+        measure_alone(entries[arguments.alone], arguments.shapes[0], arguments.iterations)
         return
     for shape in arguments.shapes:
         fitting = {
