@@ -57,6 +57,7 @@ class Blockwise:
         M = problem.b_BM.shape[1]
         rows = min(problem.a_BN.shape[1], panel_rows or max(_LEAST_ROWS, _PANEL // M))
         self._rows, self._log_domain, self._relaxation, self._group = rows, log_domain, relaxation, group
+        self._last: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         self._panel_RM = problem.b_BM.new_empty(rows, M)
         self._work_RM = problem.b_BM.new_empty(rows, M) if log_domain else self._panel_RM
         compiled = not log_domain and problem.transported_B1 is None and native.usable(self._panel_RM)
@@ -65,13 +66,22 @@ class Blockwise:
     def iterate(self, g_BM: Tensor, count: int, f_BN: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :class:`~optical_scale.transport.operators.Operators`."""
         new_f_BN, new_g_BM = torch.zeros_like(self.problem.a_BN), torch.zeros_like(self.problem.b_BM)
+        u_BN, v_BM = torch.zeros_like(new_f_BN), torch.zeros_like(new_g_BM)
         for pair in range(len(g_BM)):
             part = slice(pair, pair + 1)
             f_1N = None if f_BN is None or self._relaxation == 1.0 else f_BN[part]
-            step = self._iterate_log if self._log_domain else self._iterate_exp
-            new_f_BN[part], new_g_BM[part] = step(self.problem.pairs(part), g_BM[part], f_1N, count)
-        no_row_BN, no_column_BM = self.problem.a_BN == 0, self.problem.b_BM == 0
-        return new_f_BN.masked_fill_(no_row_BN, 0.0), new_g_BM.masked_fill_(no_column_BM, 0.0)
+            one = self.problem.pairs(part)
+            if self._log_domain:
+                new_f_BN[part], new_g_BM[part] = self._iterate_log(one, g_BM[part], f_1N, count)
+                continue
+            u_1N, v_1M = self._iterate_exp(one, g_BM[part], f_1N, count)
+            new_f_BN[part] = one.geometry.constant + one.epsilon_B1 * (u_1N.log() - one.a_BN.log())
+            new_g_BM[part] = one.epsilon_B1 * (v_1M.log() - one.b_BM.log())
+            u_BN[part], v_BM[part] = u_1N, v_1M
+        new_f_BN.masked_fill_(self.problem.a_BN == 0, 0.0)
+        new_g_BM.masked_fill_(self.problem.b_BM == 0, 0.0)
+        self._last = new_f_BN, new_g_BM, u_BN, v_BM
+        return new_f_BN, new_g_BM
 
     def row_mass(self, f_BN: Tensor, g_BM: Tensor) -> Tensor:
         """See :class:`~optical_scale.transport.operators.Operators`."""
@@ -84,10 +94,12 @@ class Blockwise:
         product = values.new_zeros(B, N if axis == 1 else g_BM.shape[1], values.shape[2])
         for pair in range(B):
             one = self.problem.pairs(slice(pair, pair + 1))
-            u_N = (f_BN[pair] / one.epsilon_B1[0] + one.a_BN[0].log()).unsqueeze(1)
-            v_M = g_BM[pair] / one.epsilon_B1[0] + one.b_BM[0].log()
+            u_N, v_M = self._weights(one, pair, f_BN, g_BM)
             for rows in self._panels(N):
-                plan_RM = self._log_kernel(one, rows).add_(u_N[rows]).add_(v_M).exp_()
+                if self._log_domain:
+                    plan_RM = self._log_kernel(one, rows).add_(u_N[rows, None]).add_(v_M).exp_()
+                else:
+                    plan_RM = self._kernel(one, rows).mul_(u_N[rows, None]).mul_(v_M)
                 torch.sum(plan_RM, 1, out=mass_BN[pair, rows])
                 if values.shape[2] == 0:
                     continue
@@ -99,6 +111,24 @@ class Blockwise:
             dist.all_reduce(product, group=self._group)
         return PlanProduct(product, mass_BN)
 
+    def _weights(self, one: TransportProblem, pair: int, f_BN: Tensor, g_BM: Tensor) -> tuple[Tensor, Tensor]:
+        """What the kernel of one pair is multiplied by, rows and columns; logarithms in the log domain."""
+        epsilon_1 = one.epsilon_B1[0]
+        if self._log_domain:
+            return f_BN[pair] / epsilon_1 + one.a_BN[0].log(), g_BM[pair] / epsilon_1 + one.b_BM[0].log()
+        # Potentials are rounded to 6e-8, which 1 / epsilon magnifies; their scalings themselves are not.
+        if self._last is not None and self._last[0] is f_BN and self._last[1] is g_BM:
+            return self._last[2][pair], self._last[3][pair]
+        u_N = one.a_BN[0] * torch.exp((f_BN[pair] - one.geometry.constant) / epsilon_1)
+        return u_N, one.b_BM[0] * torch.exp(g_BM[pair] / epsilon_1)
+
+    def _kernel(self, one: TransportProblem, rows: slice) -> Tensor:
+        """``exp(scale <p, q> / epsilon)`` of some rows of one pair, in the panel buffer."""
+        p_RD, q_DM = one.geometry.p_BND[0, rows], one.geometry.q_BMD[0].t()
+        # Scaled after the product, as the compiled sweep does: both must round the kernel alike.
+        K_RM = torch.mm(p_RD, q_DM, out=self._panel_RM[: rows.stop - rows.start])
+        return K_RM.mul_(one.geometry.scale / one.epsilon_B1).exp_()
+
     def _panels(self, N: int) -> list[slice]:
         return [slice(start, min(N, start + self._rows)) for start in range(0, N, self._rows)]
 
@@ -109,7 +139,7 @@ class Blockwise:
     def _iterate_exp(
         self, one: TransportProblem, g_1M: Tensor, f_1N: Tensor | None, count: int
     ) -> tuple[Tensor, Tensor]:
-        """Iterations on one pair with K = exp(scale <p, q> / epsilon); the constant is absorbed in f."""
+        """Scalings of one pair with K = exp(scale <p, q> / epsilon); the constant is absorbed in f."""
         constant, epsilon_11 = one.geometry.constant, one.epsilon_B1
         v_1M = one.b_BM * torch.exp(g_1M / epsilon_11)
         u_1N = torch.zeros_like(one.a_BN)
@@ -125,8 +155,7 @@ class Blockwise:
             v_1M = relaxed_scaling(
                 column_scaling(column_1M, one, 0.0), v_1M, self._relaxation if step + 1 < count else 1.0
             )
-        f_1N = constant + epsilon_11 * (u_1N.log() - one.a_BN.log())
-        return f_1N, epsilon_11 * (v_1M.log() - one.b_BM.log())
+        return u_1N, v_1M
 
     def _sweep(self, one: TransportProblem, u_1N: Tensor, v_1M: Tensor, column_1M: Tensor, relaxation: float) -> None:
         """Update u from v, leaving ``K^T u`` of these rows in ``column_1M``."""
@@ -134,11 +163,9 @@ class Blockwise:
             self._sweep_compiled(one, u_1N, v_1M, column_1M, relaxation)
             return
         geometry = one.geometry
-        factor, q_DM = geometry.scale / one.epsilon_B1, geometry.q_BMD[0].t()
         column_1M.zero_()
         for rows in self._panels(u_1N.shape[1]):
-            panel_RM = self._panel_RM[: rows.stop - rows.start]
-            K_RM = torch.mm(geometry.p_BND[0, rows] * factor, q_DM, out=panel_RM).exp_()
+            K_RM = self._kernel(one, rows)
             u_1R = row_scaling(torch.mv(K_RM, v_1M[0]).unsqueeze(0), one.rows(rows), geometry.constant)
             u_1N[:, rows] = relaxed_scaling(u_1R, u_1N[:, rows], relaxation)
             column_1M[0].addmv_(K_RM.t(), u_1N[0, rows])

@@ -37,6 +37,7 @@ class DenseExp:
 
     def __init__(self, problem: TransportProblem, *, shift: bool, relaxation: float = 1.0) -> None:
         self.problem, self._relaxation = problem, relaxation
+        self._last: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         geometry, epsilon_B11 = problem.geometry, problem.epsilon_B1.unsqueeze(2)
         if shift:
             cost_BNM = geometry.cost()
@@ -65,7 +66,10 @@ class DenseExp:
         self._run(u_BN, v_BM, count)
         f_BN = self._f0_BN + epsilon_B1 * (u_BN.log() - problem.a_BN.log())
         g_BM = self._g0_BM + epsilon_B1 * (v_BM.log() - problem.b_BM.log())
-        return f_BN.masked_fill_(problem.a_BN == 0, 0.0), g_BM.masked_fill_(problem.b_BM == 0, 0.0)
+        f_BN.masked_fill_(problem.a_BN == 0, 0.0)
+        g_BM.masked_fill_(problem.b_BM == 0, 0.0)
+        self._last = f_BN, g_BM, u_BN, v_BM
+        return f_BN, g_BM
 
     def _run(self, u_BN: Tensor, v_BM: Tensor, count: int) -> None:
         """Iterate on both scalings in place; u of zero stands for none."""
@@ -93,6 +97,9 @@ class DenseExp:
         v_BM.copy_(v_now)
 
     def _scalings(self, f_BN: Tensor, g_BM: Tensor) -> tuple[Tensor, Tensor]:
+        # Potentials are rounded to 6e-8, which 1 / epsilon magnifies; their scalings themselves are not.
+        if self._last is not None and self._last[0] is f_BN and self._last[1] is g_BM:
+            return self._last[2:]
         problem = self.problem
         u_BN = problem.a_BN * torch.exp((f_BN - self._f0_BN) / problem.epsilon_B1)
         return u_BN, problem.b_BM * torch.exp((g_BM - self._g0_BM) / problem.epsilon_B1)
