@@ -1,13 +1,25 @@
-"""Operators with a stored (B, N, M) array: the fastest choice for many short pairs.
+"""Operators with a stored (B, N, M) array: the fastest choice wherever that array may exist.
 
-:class:`DenseExp` stores the Gibbs kernel and iterates on scalings; :class:`DenseLog` stores ``-C / epsilon`` and
-iterates on potentials, which no epsilon can overflow. Both start from g = 0 and agree at every iteration count.
+:class:`DenseExp` stores the Gibbs kernel and iterates on scalings, with products batched over many short pairs;
+:class:`Streamed` does the same pair by pair, reading each kernel once per iteration; :class:`DenseLog` stores
+``-C / epsilon`` and iterates on potentials, which no epsilon can overflow. All agree at every iteration count.
 """
 
 import torch
 from torch import Tensor
 
-from optical_scale.transport.operators import PlanProduct, damped, scaling
+from optical_scale.transport import native
+from optical_scale.transport.operators import (
+    PlanProduct,
+    column_potential,
+    column_scaling,
+    log_masses,
+    relaxed_potential,
+    relaxed_scaling,
+    row_potential,
+    row_scaling,
+    scaling,
+)
 from optical_scale.transport.problem import TransportProblem
 
 # Elements of the kernel iterated together on a CPU: 1 MiB in float32 stays near a core's second-level cache, which made
@@ -23,8 +35,9 @@ class DenseExp:
     of each row and g0 the smallest remainder of each column, so every row and column of K has maximum one.
     """
 
-    def __init__(self, problem: TransportProblem, *, shift: bool) -> None:
-        self.problem = problem
+    def __init__(self, problem: TransportProblem, *, shift: bool, relaxation: float = 1.0) -> None:
+        self.problem, self._relaxation = problem, relaxation
+        self._last: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         geometry, epsilon_B11 = problem.geometry, problem.epsilon_B1.unsqueeze(2)
         if shift:
             cost_BNM = geometry.cost()
@@ -35,71 +48,150 @@ class DenseExp:
         else:
             self._f0_BN = torch.full_like(problem.a_BN, geometry.constant)
             self._g0_BM = torch.zeros_like(problem.b_BM)
-            assert geometry.column_BM is None, "additive terms need the shifted kernel"
-            inner_BNM = torch.bmm(geometry.p_BND, geometry.q_BMD.transpose(1, 2))
-            self._K_BNM = inner_BNM.mul_(geometry.scale / epsilon_B11).exp_()
+            assert geometry.plain, "additive terms need the shifted kernel"
+            self._K_BNM = torch.bmm(geometry.p_BND, geometry.q_BMD.transpose(1, 2))
+            self._exponentiate(geometry.scale / epsilon_B11)
 
-    def iterate(self, g_BM: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def _exponentiate(self, factor_B11: Tensor) -> None:
+        """``K = exp(factor K)`` in place."""
+        self._K_BNM.mul_(factor_B11).exp_()
+
+    def iterate(self, g_BM: Tensor, count: int, f_BN: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :class:`~optical_scale.transport.operators.Operators`."""
-        problem = self.problem
+        problem, epsilon_B1 = self.problem, self.problem.epsilon_B1
+        u_BN = torch.zeros_like(problem.a_BN)
+        if f_BN is not None and self._relaxation != 1.0:
+            u_BN = problem.a_BN * torch.exp((f_BN - self._f0_BN) / epsilon_B1)
+        v_BM = problem.b_BM * torch.exp((g_BM - self._g0_BM) / epsilon_B1)
+        self._run(u_BN, v_BM, count)
+        f_BN = self._f0_BN + epsilon_B1 * (u_BN.log() - problem.a_BN.log())
+        g_BM = self._g0_BM + epsilon_B1 * (v_BM.log() - problem.b_BM.log())
+        f_BN.masked_fill_(problem.a_BN == 0, 0.0)
+        g_BM.masked_fill_(problem.b_BM == 0, 0.0)
+        self._last = f_BN, g_BM, u_BN, v_BM
+        return f_BN, g_BM
+
+    def _run(self, u_BN: Tensor, v_BM: Tensor, count: int) -> None:
+        """Iterate on both scalings in place; u of zero stands for none."""
         B, N, M = self._K_BNM.shape
-        row_BN, column_BM = problem.a_BN.new_empty(B, N), problem.a_BN.new_empty(B, M)
         chunk = max(1, _CPU_CHUNK // (N * M)) if self._K_BNM.device.type == "cpu" else B
         for start in range(0, B, chunk):
             part = slice(start, start + chunk)
-            self._iterate_part(part, g_BM[part], count, row_BN[part], column_BM[part])
-        f_BN = damped(self._f0_BN - problem.epsilon_B1 * row_BN.log(), problem)
-        g_BM = damped(self._g0_BM - problem.epsilon_B1 * column_BM.log(), problem)
-        return f_BN.masked_fill(problem.a_BN == 0, 0.0), g_BM.masked_fill(problem.b_BM == 0, 0.0)
+            self._run_part(part, u_BN[part], v_BM[part], count)
 
-    def _iterate_part(self, part: slice, g_BM: Tensor, count: int, row_BN: Tensor, column_BM: Tensor) -> None:
-        """Iterate on some pairs; leaves the last ``K v`` and ``K^T u`` in the two output tensors."""
+    def _run_part(self, part: slice, u_BN: Tensor, v_BM: Tensor, count: int) -> None:
         problem, K_BNM = self.problem.pairs(part), self._K_BNM[part]
         f0_BN, g0_BM = self._f0_BN[part], self._g0_BM[part]
         K_BMN = K_BNM.transpose(1, 2)
-        row_B1N, column_B1M = row_BN.unsqueeze(1), column_BM.unsqueeze(1)
-        v_BM = problem.b_BM * torch.exp((g_BM - g0_BM) / problem.epsilon_B1)
-        for _ in range(count):
+        row_B1N, column_B1M = K_BNM.new_empty(len(u_BN), 1, u_BN.shape[1]), torch.empty_like(v_BM).unsqueeze(1)
+        v_now, u_now = v_BM, u_BN if bool(self._relaxation != 1.0 and u_BN.any()) else None
+        for step in range(count):
             # Row vector times matrix: a one-column right side takes two to four times as long from 24 tokens up.
-            torch.bmm(v_BM.unsqueeze(1), K_BMN, out=row_B1N)
-            u_BN = scaling(problem.a_BN, row_BN, problem, f0_BN)
-            torch.bmm(u_BN.unsqueeze(1), K_BNM, out=column_B1M)
-            v_BM = scaling(problem.b_BM, column_BM, problem, g0_BM)
+            torch.bmm(v_now.unsqueeze(1), K_BMN, out=row_B1N)
+            u_now = relaxed_scaling(row_scaling(row_B1N[:, 0], problem, f0_BN), u_now, self._relaxation)
+            torch.bmm(u_now.unsqueeze(1), K_BNM, out=column_B1M)
+            mix = self._relaxation if step + 1 < count else 1.0
+            v_now = relaxed_scaling(column_scaling(column_B1M[:, 0], problem, g0_BM), v_now, mix)
+        assert u_now is not None
+        u_BN.copy_(u_now)
+        v_BM.copy_(v_now)
 
-    def plan(self, f_BN: Tensor, g_BM: Tensor) -> Tensor:
-        """The (B, N, M) plan."""
+    def _scalings(self, f_BN: Tensor, g_BM: Tensor) -> tuple[Tensor, Tensor]:
+        # Potentials are rounded to 6e-8, which 1 / epsilon magnifies; their scalings themselves are not.
+        if self._last is not None and self._last[0] is f_BN and self._last[1] is g_BM:
+            return self._last[2:]
         problem = self.problem
         u_BN = problem.a_BN * torch.exp((f_BN - self._f0_BN) / problem.epsilon_B1)
-        v_BM = problem.b_BM * torch.exp((g_BM - self._g0_BM) / problem.epsilon_B1)
-        return (self._K_BNM * u_BN[:, :, None]).mul_(v_BM[:, None, :])
+        return u_BN, problem.b_BM * torch.exp((g_BM - self._g0_BM) / problem.epsilon_B1)
 
     def row_mass(self, f_BN: Tensor, g_BM: Tensor) -> Tensor:
         """See :class:`~optical_scale.transport.operators.Operators`."""
-        return self.plan(f_BN, g_BM).sum(2)
+        u_BN, v_BM = self._scalings(f_BN, g_BM)
+        return u_BN * torch.bmm(v_BM.unsqueeze(1), self._K_BNM.transpose(1, 2))[:, 0]
 
     def apply_plan(self, f_BN: Tensor, g_BM: Tensor, values: Tensor, axis: int) -> PlanProduct:
         """See :class:`~optical_scale.transport.operators.Operators`."""
-        return _apply(self.plan(f_BN, g_BM), values, axis)
+        u_BN, v_BM = self._scalings(f_BN, g_BM)
+        K_BNM = self._K_BNM
+        mass_BN = u_BN * torch.bmm(v_BM.unsqueeze(1), K_BNM.transpose(1, 2))[:, 0]
+        if K_BNM.shape[2] <= values.shape[2]:
+            plan_BNM = (K_BNM * u_BN.unsqueeze(2)).mul_(v_BM.unsqueeze(1))
+            return PlanProduct(torch.bmm(plan_BNM if axis == 1 else plan_BNM.transpose(1, 2), values), mass_BN)
+        # With more columns than values are wide, scaling the values takes less memory than the plan would.
+        if axis == 1:
+            return PlanProduct(torch.bmm(K_BNM, values * v_BM.unsqueeze(2)).mul_(u_BN.unsqueeze(2)), mass_BN)
+        product = torch.bmm(K_BNM.transpose(1, 2), values * u_BN.unsqueeze(2)).mul_(v_BM.unsqueeze(2))
+        return PlanProduct(product, mass_BN)
+
+
+class Streamed(DenseExp):
+    """:class:`DenseExp` for CPUs, pair by pair: one read of the kernel per full iteration serves both halves of it.
+
+    Rows pass through in panels small enough to stay in cache between ``K v`` and ``K^T u``. Compiled sweeps do this
+    where :mod:`~optical_scale.transport.native` can provide them; matrix-vector products do it elsewhere.
+    """
+
+    def _exponentiate(self, factor_B11: Tensor) -> None:
+        sweeps = native.sweeps() if native.usable(self._K_BNM) else None
+        if sweeps is None:
+            super()._exponentiate(factor_B11)
+            return
+        for pair, factor in enumerate(factor_B11.flatten().tolist()):
+            sweeps.exponentiate(self._K_BNM[pair], factor)
+
+    def _run(self, u_BN: Tensor, v_BM: Tensor, count: int) -> None:
+        problem = self.problem
+        sweeps = native.sweeps() if native.usable(self._K_BNM) and problem.transported_B1 is None else None
+        if sweeps is None:
+            for pair in range(len(u_BN)):
+                self._run_pair(pair, u_BN[pair], v_BM[pair], count)
+            return
+        # The scaling of a product of one is the factor of every other.
+        weight_BN = scaling(problem.a_BN, torch.ones_like(u_BN), problem, self._f0_BN)
+        weight_BM = scaling(problem.b_BM, torch.ones_like(v_BM), problem, self._g0_BM)
+        power_B1 = torch.ones_like(problem.epsilon_B1) if problem.damping is None else problem.damping
+        sweeps.iterate(self._K_BNM, weight_BN, weight_BM, u_BN, v_BM, power_B1.flatten(), self._relaxation, count)
+
+    def _run_pair(self, pair: int, u_N: Tensor, v_M: Tensor, count: int) -> None:
+        one, K_NM = self.problem.pairs(slice(pair, pair + 1)), self._K_BNM[pair]
+        f0_1N, g0_1M = self._f0_BN[pair : pair + 1], self._g0_BM[pair : pair + 1]
+        N, M = K_NM.shape
+        rows = max(16, _CPU_CHUNK // M)
+        relaxed = bool(self._relaxation != 1.0 and u_N.any())
+        row_1N, column_M = torch.empty_like(f0_1N), torch.empty_like(v_M)
+        for step in range(count):
+            column_M.zero_()
+            for start in range(0, N, rows):
+                part = slice(start, min(N, start + rows))
+                torch.mv(K_NM[part], v_M, out=row_1N[0, part])
+                part_u = row_scaling(row_1N[:, part], one.rows(part), f0_1N[:, part])[0]
+                u_N[part] = relaxed_scaling(part_u, u_N[part] if relaxed else None, self._relaxation)
+                column_M.addmv_(K_NM[part].t(), u_N[part])
+            relaxed = self._relaxation != 1.0
+            mix = self._relaxation if step + 1 < count else 1.0
+            v_M.copy_(relaxed_scaling(column_scaling(column_M[None], one, g0_1M)[0], v_M, mix))
 
 
 class DenseLog:
     """Sinkhorn potentials on a stored ``-C / epsilon``; out of place throughout, so autograd may record it."""
 
-    def __init__(self, problem: TransportProblem) -> None:
-        self.problem = problem
+    def __init__(self, problem: TransportProblem, *, relaxation: float = 1.0) -> None:
+        self.problem, self._relaxation = problem, relaxation
         self._log_K_BNM = problem.geometry.cost() / -problem.epsilon_B1.unsqueeze(2)
         # log 0 = -inf is exact: such entries vanish from every sum, whatever the scale of the others.
-        self._log_a_BN, self._log_b_BM = problem.a_BN.log(), problem.b_BM.log()
+        self._log_a_BN, self._log_b_BM = log_masses(problem.a_BN), log_masses(problem.b_BM)
 
-    def iterate(self, g_BM: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def iterate(self, g_BM: Tensor, count: int, f_BN: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :class:`~optical_scale.transport.operators.Operators`."""
         problem, epsilon_B1 = self.problem, self.problem.epsilon_B1
-        f_BN = torch.zeros_like(problem.a_BN)
-        for _ in range(count):
+        for step in range(count):
             v_B1M = (g_BM / epsilon_B1 + self._log_b_BM).unsqueeze(1)
-            f_BN = damped(-epsilon_B1 * torch.logsumexp(self._log_K_BNM + v_B1M, 2), problem)
+            next_f_BN = row_potential(torch.logsumexp(self._log_K_BNM + v_B1M, 2), problem)
+            f_BN = relaxed_potential(next_f_BN, f_BN, self._relaxation)
             u_BN1 = (f_BN / epsilon_B1 + self._log_a_BN).unsqueeze(2)
-            g_BM = damped(-epsilon_B1 * torch.logsumexp(self._log_K_BNM + u_BN1, 1), problem)
+            next_g_BM = column_potential(torch.logsumexp(self._log_K_BNM + u_BN1, 1), problem)
+            g_BM = relaxed_potential(next_g_BM, g_BM, self._relaxation if step + 1 < count else 1.0)
+        assert f_BN is not None, "at least one iteration"
         return f_BN.masked_fill(problem.a_BN == 0, 0.0), g_BM.masked_fill(problem.b_BM == 0, 0.0)
 
     def plan(self, f_BN: Tensor, g_BM: Tensor) -> Tensor:
@@ -114,12 +206,9 @@ class DenseLog:
 
     def apply_plan(self, f_BN: Tensor, g_BM: Tensor, values: Tensor, axis: int) -> PlanProduct:
         """See :class:`~optical_scale.transport.operators.Operators`."""
-        return _apply(self.plan(f_BN, g_BM), values, axis)
-
-
-def _apply(plan_BNM: Tensor, values: Tensor, axis: int) -> PlanProduct:
-    left = plan_BNM if axis == 1 else plan_BNM.transpose(1, 2)
-    return PlanProduct(torch.bmm(left, values), plan_BNM.sum(2))
+        plan_BNM = self.plan(f_BN, g_BM)
+        left = plan_BNM if axis == 1 else plan_BNM.transpose(1, 2)
+        return PlanProduct(torch.bmm(left, values), plan_BNM.sum(2))
 
 
 def _offsets(cost_BNM: Tensor, problem: TransportProblem) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,8 @@ from typing import Literal, assert_never
 import torch
 from torch import Tensor
 
+from optical_scale.transport import native
+
 CostName = Literal["cosine", "sqeuclidean", "dot"]
 Side = Literal["x", "y"]
 
@@ -29,6 +31,7 @@ class Geometry:
         column_BM: additive cost of each column, or None.
         constant: added to every entry.
         scale: factor of the inner product.
+        plain: whether ``exp(scale <p, q> / epsilon)`` and the constant are all of the kernel.
     """
 
     constant: float = 0.0
@@ -36,6 +39,16 @@ class Geometry:
 
     def __init__(self, p_BND: Tensor, q_BMD: Tensor, row_BN: Tensor | None, column_BM: Tensor | None) -> None:
         self.p_BND, self.q_BMD, self.row_BN, self.column_BM = p_BND, q_BMD, row_BN, column_BM
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Pairs, rows, columns."""
+        return self.p_BND.shape[0], self.p_BND.shape[1], self.q_BMD.shape[1]
+
+    @property
+    def plain(self) -> bool:
+        """See the class."""
+        return self.row_BN is None and self.column_BM is None
 
     def cost(self, start: int = 0, stop: int | None = None) -> Tensor:
         """Costs of rows ``start`` to ``stop`` against every column, (B, stop - start, M); a new tensor."""
@@ -58,13 +71,43 @@ class Geometry:
         one.constant, one.scale = self.constant, self.scale
         return one
 
+    def log_kernel(self, pair: int, rows: slice, epsilon: Tensor, out_RM: Tensor) -> Tensor:
+        """``-C / epsilon`` of some rows of one pair, in a given buffer; additive terms included.
+
+        Args:
+            pair: which pair.
+            rows: which rows.
+            epsilon: of this pair, one element.
+            out_RM: overwritten and returned.
+        """
+        # The factor goes to the rows, which are few, and costs no pass over the panel.
+        torch.mm(self.p_BND[pair, rows] * (self.scale / epsilon), self.q_BMD[pair].t(), out=out_RM)
+        if self.constant:
+            out_RM.sub_(self.constant / epsilon)
+        if self.row_BN is not None:
+            out_RM.sub_((self.row_BN[pair, rows] / epsilon).unsqueeze(1))
+        if self.column_BM is not None:
+            out_RM.sub_(self.column_BM[pair] / epsilon)
+        return out_RM
+
+    def not_finite(self) -> dict[str, Tensor]:
+        """What may be wrong with the features, and for which pairs (B,) it is."""
+        advice = "holds NaN or infinity: look at the encoder's output or loss scale"
+        # NaN and infinity survive a sum, and finite float32 features that overflow it are of no use here.
+        return {
+            f"x {advice}": ~torch.isfinite(self.p_BND.sum((1, 2))),
+            f"y {advice}": ~torch.isfinite(self.q_BMD.sum((1, 2))),
+        }
+
     def cost_range(self) -> Tensor:
         """An upper bound of max(C) - min(C) of each pair, (B,)."""
         raise NotImplementedError
 
     def inner(self, product: Tensor, side: Side) -> Tensor:
         """``<p_i, (P q)_i>`` (B, N) for side "x", ``<q_j, (P^T p)_j>`` (B, M) for side "y"."""
-        return ((self.p_BND if side == "x" else self.q_BMD) * product).sum(-1)
+        features = self.p_BND if side == "x" else self.q_BMD
+        sweeps = _compiled(features, product)
+        return (features * product).sum(-1) if sweeps is None else sweeps.inner_rows(features, product)
 
     def total_cost(self, inner: Tensor, mass_BN: Tensor, mass_BM: Tensor) -> Tensor:
         """``<P, C>`` of each pair, (B,).
@@ -101,10 +144,12 @@ class CosineGeometry(Geometry):
 
     constant = 1.0
 
-    def __init__(self, x_BND: Tensor, y_BMD: Tensor) -> None:
-        p_BND, self._inverse_norm_BN1 = _unit(x_BND)
-        same = y_BMD is x_BND
-        q_BMD, self._inverse_norm_BM1 = (p_BND, self._inverse_norm_BN1) if same else _unit(y_BMD)
+    def __init__(
+        self, x_BND: Tensor, y_BMD: Tensor, mask_x_BN: Tensor | None = None, mask_y_BM: Tensor | None = None
+    ) -> None:
+        p_BND, self._inverse_norm_BN1 = unit_vectors(x_BND, mask_x_BN)
+        same = y_BMD is x_BND and mask_y_BM is mask_x_BN
+        q_BMD, self._inverse_norm_BM1 = (p_BND, self._inverse_norm_BN1) if same else unit_vectors(y_BMD, mask_y_BM)
         super().__init__(p_BND, q_BMD, None, None)
 
     def cost_range(self) -> Tensor:
@@ -116,7 +161,11 @@ class CosineGeometry(Geometry):
         unit, inverse_norm = (
             (self.p_BND, self._inverse_norm_BN1) if side == "x" else (self.q_BMD, self._inverse_norm_BM1)
         )
-        return product.addcmul_(unit, inner.unsqueeze(-1), value=-1.0).mul_(-inverse_norm)
+        sweeps = _compiled(unit, product)
+        if sweeps is None:
+            return product.addcmul_(unit, inner.unsqueeze(-1), value=-1.0).mul_(-inverse_norm)
+        sweeps.pull_back_rows(product, unit, inverse_norm, inner)
+        return product
 
 
 class DotGeometry(Geometry):
@@ -146,6 +195,48 @@ class SquaredEuclideanGeometry(Geometry):
         return product.addcmul_(mass.unsqueeze(-1), vectors, value=-1.0).mul_(-2.0)
 
 
+class MatrixGeometry(Geometry):
+    """A cost that is given entry by entry. It has no features: what needs them goes through panels of the plan."""
+
+    def __init__(self, cost_BNM: Tensor) -> None:
+        empty = cost_BNM.new_empty(len(cost_BNM), 0, 0)
+        super().__init__(empty, empty, None, None)
+        self.cost_BNM = cost_BNM
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """See the base class."""
+        B, N, M = self.cost_BNM.shape
+        return B, N, M
+
+    @property
+    def plain(self) -> bool:
+        """Never: nothing bounds the entries themselves, only their range."""
+        return False
+
+    def cost(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """A copy of the entries, because callers may overwrite what they get."""
+        return self.cost_BNM[:, start:stop].clone()
+
+    def log_kernel(self, pair: int, rows: slice, epsilon: Tensor, out_RM: Tensor) -> Tensor:
+        """See the base class."""
+        return torch.div(self.cost_BNM[pair, rows], -epsilon, out=out_RM)
+
+    def pairs(self, part: slice) -> "MatrixGeometry":
+        """See the base class."""
+        return MatrixGeometry(self.cost_BNM[part])
+
+    def not_finite(self) -> dict[str, Tensor]:
+        """See the base class."""
+        what = "the cost holds NaN or infinity between existing tokens: forbid a match by a large finite cost"
+        return {what: ~torch.isfinite(self.cost_BNM.sum((1, 2)))}
+
+    def cost_range(self) -> Tensor:
+        """Exactly."""
+        cost_BNM = self.cost_BNM.detach()
+        return cost_BNM.amax((1, 2)) - cost_BNM.amin((1, 2))
+
+
 def build_geometry(
     cost: CostName, x_BND: Tensor, y_BMD: Tensor, mask_x_BN: Tensor | None, mask_y_BM: Tensor | None
 ) -> Geometry:
@@ -161,12 +252,12 @@ def build_geometry(
     Returns:
         The geometry; differentiable in x and y where autograd records.
     """
+    if cost == "cosine":
+        return CosineGeometry(x_BND, y_BMD, mask_x_BN, mask_y_BM)
     same = y_BMD is x_BND and mask_y_BM is mask_x_BN
     x_BND = _prepare(x_BND, mask_x_BN)
     y_BMD = x_BND if same else _prepare(y_BMD, mask_y_BM)
     match cost:
-        case "cosine":
-            return CosineGeometry(x_BND, y_BMD)
         case "dot":
             return DotGeometry(x_BND, y_BMD, None, None)
         case "sqeuclidean":
@@ -181,8 +272,21 @@ def _prepare(x_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
     return x_BTD if mask_BT is None else x_BTD.masked_fill(~mask_BT.unsqueeze(-1), 0.0)
 
 
-def _unit(x_BTD: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit vectors and inverse norms. Dividing by the largest entry first keeps 1e-30 and 1e+30 in float32's range."""
+def unit_vectors(x_BTD: Tensor, mask_BT: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Vectors of length one in the working dtype, and inverse lengths (B, T, 1).
+
+    Args:
+        x_BTD: vectors, of any length from 1e-30 to 1e+30.
+        mask_BT: which of them exist; the others become zero, as zero vectors do.
+
+    Returns:
+        Unit vectors, differentiable where autograd records, and the inverse lengths, which are not.
+    """
+    sweeps = None if torch.is_grad_enabled() and x_BTD.requires_grad else _compiled(x_BTD)
+    if sweeps is not None:
+        return sweeps.unit_rows(x_BTD, mask_BT)
+    x_BTD = _prepare(x_BTD, mask_BT)
+    # Dividing by the largest entry first keeps squares of extreme lengths in float32's range.
     values_BTD = x_BTD.detach()
     # Two reductions: on CPUs the infinity norm, or both extremes at once, take over ten times as long.
     largest_BT1 = torch.maximum(values_BTD.amax(-1, keepdim=True), -values_BTD.amin(-1, keepdim=True))
@@ -193,6 +297,13 @@ def _unit(x_BTD: Tensor) -> tuple[Tensor, Tensor]:
     inverse_norm_BT1 = (norm_BT1.detach().reciprocal() * largest_BT1.reciprocal()).masked_fill(is_zero_BT1, 0.0)
     unit_BTD = scaled_BTD / norm_BT1 if scaled_BTD.requires_grad else scaled_BTD.div_(norm_BT1)
     return unit_BTD, inverse_norm_BT1
+
+
+def _compiled(*tensors: Tensor) -> native.Sweeps | None:
+    """The compiled sweeps if they may take these tensors and autograd does not look."""
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        return None
+    return native.sweeps() if native.usable(*tensors) and all(t.is_contiguous() for t in tensors) else None
 
 
 def _longest(x_BTD: Tensor) -> Tensor:

@@ -4,6 +4,7 @@
 convergence; it needs no graph through the loop, and one product ``P q`` gives both the value and the gradient, so
 backward is a multiplication.
 ``gradient="unrolled"`` differentiates every iteration: a different, sharper objective at many times the memory.
+``gradient="implicit"`` differentiates ``<P, C>`` at the solution, plan included, without a graph through the loop.
 """
 
 from collections.abc import Callable
@@ -15,15 +16,17 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from optical_scale.errors import TransportError
+from optical_scale.transport.choose import BackendName, DomainName, Settings
 from optical_scale.transport.dense import DenseLog
 from optical_scale.transport.geometry import CostName
-from optical_scale.transport.output import Choice, summarise
+from optical_scale.transport.implicit import implicit_gradients
+from optical_scale.transport.output import Choice, PlanSummary, column_mass, partial_level, summarise
 from optical_scale.transport.precision import full_precision
-from optical_scale.transport.problem import EpsilonMode, build_problem
+from optical_scale.transport.problem import EpsilonMode, TransportProblem
 from optical_scale.transport.sinkhorn import Sinkhorn
-from optical_scale.transport.solve import BackendName, DomainName, Settings, Solved, run
+from optical_scale.transport.solve import Solved, Start, pose, run
 
-GradientName = Literal["envelope", "unrolled"]
+GradientName = Literal["envelope", "unrolled", "implicit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +71,17 @@ def sinkhorn_cost(
     backend: BackendName = "auto",
     domain: DomainName = "auto",
     check: bool = True,
+    mass: float | Tensor | None = None,
+    relaxation: float = 1.0,
+    schedule: tuple[float, ...] = (),
+    start: Start | None = None,
     gradient: GradientName = "envelope",
     debias: bool = False,
 ) -> SinkhornCost:
     """Differentiable ``<P, C>`` of each pair, P the entropic plan (as in OPTICAL, arXiv 2301.12566).
 
-    Most arguments are those of :func:`~optical_scale.transport.solve.solve`. Marginals and epsilon get no gradient.
+    Most arguments are those of :func:`~optical_scale.transport.solve.solve`. Marginals that require a gradient get one
+    (zero where they are zero); epsilon does not.
 
     Args:
         x_BND: (B, N, D); a gradient is computed only if it requires one.
@@ -91,7 +99,12 @@ def sinkhorn_cost(
         backend: see ``solve``; "unrolled" is always dense.
         domain: see ``solve``; "unrolled" is always log.
         check: see ``solve``.
-        gradient: "envelope" holds P constant, "unrolled" differentiates the loop.
+        mass: see ``solve``; only with "envelope", not with ``debias``.
+        relaxation: see ``solve``; not with "unrolled".
+        schedule: see ``solve``; not with "unrolled".
+        start: see ``solve``; not with "unrolled" or ``debias``.
+        gradient: "envelope" holds P constant, "unrolled" differentiates the loop, "implicit" the solution, assuming
+            that the loop has converged.
         debias: subtract half of each self-transport, the terms of the Sinkhorn divergence (Feydy et al. 2019).
 
     Returns:
@@ -100,16 +113,23 @@ def sinkhorn_cost(
     Raises:
         TransportError: as ``solve``, or a combination the chosen gradient cannot do.
     """
-    settings = Settings(epsilon, epsilon_mode, iterations, tolerance, cost, rho, backend, domain, check)
-    _check_combination(settings, gradient, debias)
-    one = _envelope if gradient == "envelope" else _unrolled
+    settings = Settings(
+        epsilon, epsilon_mode, iterations, tolerance, cost, rho, backend, domain, check, mass, relaxation, schedule
+    )
+    _check_combination(settings, gradient, debias, start)
+
+    def one(x: Tensor, y: Tensor, *rest: Tensor | None) -> SinkhornCost:
+        if gradient == "unrolled":
+            return _unrolled(settings, x, y, *rest)
+        return _solved(settings, start, gradient == "implicit", x, y, *rest)
+
     with full_precision(x_BND.device):
-        cross = one(settings, x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
+        cross = one(x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
         if not debias:
             return cross
         settings = _same_epsilon(settings, cross)
-        self_x = one(settings, x_BND, x_BND, mask_x_BN, mask_x_BN, marginal_x, marginal_x)
-        self_y = one(settings, y_BMD, y_BMD, mask_y_BM, mask_y_BM, marginal_y, marginal_y)
+        self_x = one(x_BND, x_BND, mask_x_BN, mask_x_BN, marginal_x, marginal_x)
+        self_y = one(y_BMD, y_BMD, mask_y_BM, mask_y_BM, marginal_y, marginal_y)
     return _debiased(cross, self_x, self_y)
 
 
@@ -132,29 +152,43 @@ def _debiased(cross: SinkhornCost, self_x: SinkhornCost, self_y: SinkhornCost) -
     )
 
 
-def _check_combination(settings: Settings, gradient: str, debias: bool) -> None:
-    if gradient not in ("envelope", "unrolled"):
-        raise TransportError(f"gradient is {gradient!r}; expected 'envelope' or 'unrolled'")
+def _check_combination(settings: Settings, gradient: str, debias: bool, start: Start | None) -> None:
+    if gradient not in ("envelope", "unrolled", "implicit"):
+        raise TransportError(f"gradient is {gradient!r}; expected 'envelope', 'unrolled' or 'implicit'")
     if debias and settings.rho is not None:
         raise TransportError("debias and rho exclude each other: the unbalanced divergence has further mass terms")
-    if gradient == "unrolled":
-        for name, value, only in (("backend", settings.backend, "dense"), ("domain", settings.domain, "log")):
-            if value not in ("auto", only):
-                raise TransportError(f"{name}={value!r} cannot be differentiated through; 'unrolled' needs {only!r}")
-        if settings.tolerance is not None:
-            raise TransportError("gradient='unrolled' runs a fixed number of iterations; leave tolerance unset")
+    if debias and (settings.mass is not None or start is not None):
+        raise TransportError("debias solves three problems; mass and start describe only one of them")
+    if settings.mass is not None and gradient != "envelope":
+        raise TransportError(f"gradient={gradient!r} needs a smooth problem; a partial plan (mass) has 'envelope' only")
+    if gradient != "unrolled":
+        return
+    for name, value, only in (("backend", settings.backend, "dense"), ("domain", settings.domain, "log")):
+        if value not in ("auto", only):
+            raise TransportError(f"{name}={value!r} cannot be differentiated through; 'unrolled' needs {only!r}")
+    if settings.tolerance is not None:
+        raise TransportError("gradient='unrolled' runs a fixed number of iterations; leave tolerance unset")
+    if settings.relaxation != 1 or settings.schedule or start is not None:
+        raise TransportError(
+            "gradient='unrolled' runs plain iterations from zero; leave relaxation, schedule and start"
+        )
 
 
-def _envelope(settings: Settings, x_BND: Tensor, y_BMD: Tensor, *rest: Tensor | None) -> SinkhornCost:
+def _solved(
+    settings: Settings, start: Start | None, implicit: bool, x_BND: Tensor, y_BMD: Tensor, *rest: Tensor | None
+) -> SinkhornCost:
     mask_x_BN, mask_y_BM, marginal_x, marginal_y = rest
     kept: list[Solved] = []
 
-    def solver(x: Tensor, y: Tensor) -> Solved:
-        solved = run(settings, x, y, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
+    def solver(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> Solved:
+        solved = run(settings, pose(settings, x, y, mask_x_BN, mask_y_BM, a, b), start)
         kept.append(solved)
         return solved
 
-    cost_B, dual_B, error_B, matches_B = _EnvelopeCost.apply(x_BND, y_BMD, solver)  # type: ignore[no-untyped-call]
+    function = _ImplicitCost if implicit else _EnvelopeCost
+    cost_B, dual_B, error_B, matches_B = function.apply(  # type: ignore[no-untyped-call]
+        x_BND, y_BMD, marginal_x, marginal_y, solver
+    )
     solved = kept[0]
     return SinkhornCost(
         cost_B,
@@ -168,19 +202,22 @@ def _envelope(settings: Settings, x_BND: Tensor, y_BMD: Tensor, *rest: Tensor | 
     )
 
 
+Solver = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Solved]
+
+
 class _EnvelopeCost(torch.autograd.Function):
-    """``<P, C>`` with P constant. Saves one finished gradient per side that needs one; no plan, no features."""
+    """``<P, C>`` with P constant. Saves one finished gradient per input that needs one; no plan, no features."""
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, x_BND: Tensor, y_BMD: Tensor, solver: Callable[[Tensor, Tensor], Solved]
+        ctx: FunctionCtx, x_BND: Tensor, y_BMD: Tensor, a: Tensor | None, b: Tensor | None, solver: Solver
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        solved = solver(x_BND, y_BMD)
+        solved = solver(x_BND, y_BMD, a, b)
         problem, geometry = solved.problem, solved.problem.geometry
         f_BN, g_BM, _ = solved.potentials
-        mass_BM = problem.column_mass(g_BM)
-        needs_x, needs_y = ctx.needs_input_grad[:2]  # type: ignore[attr-defined]
-        saved: list[Tensor | None] = [None, None]
+        mass_BM = column_mass(problem, solved.operators, f_BN, g_BM)
+        needs_x, needs_y, needs_a, needs_b, _ = ctx.needs_input_grad  # type: ignore[attr-defined]
+        saved: list[Tensor | None] = [None] * 4
         if needs_y:
             product, mass_BN = solved.operators.apply_plan(f_BN, g_BM, geometry.p_BND, 0)
             inner = geometry.inner(product, "y")
@@ -191,23 +228,76 @@ class _EnvelopeCost(torch.autograd.Function):
             inner = geometry.inner(product, "x")
             cost_B = geometry.total_cost(inner, mass_BN, mass_BM)
             saved[0] = _storable(geometry.pull_back(product, inner, mass_BN, "x"), x_BND) if needs_x else None
-        summary = summarise(problem, f_BN, g_BM, mass_BN, cost_B)
-        error_B = problem.marginal_error(f_BN, mass_BN)
-        diagnostics = (summary.dual_cost_B, error_B, summary.effective_matches_B)
-        ctx.save_for_backward(*saved)  # type: ignore[arg-type]
-        ctx.mark_non_differentiable(*diagnostics)
-        ctx.input_dtypes = (x_BND.dtype, y_BMD.dtype)  # type: ignore[attr-defined]
-        return cost_B, *diagnostics
+        if needs_a:
+            saved[2] = _marginal_gradient(problem, f_BN, mass_BN, problem.a_BN, problem.b_BM)
+        if needs_b:
+            level = 0.0 if problem.transported_B1 is None else partial_level(problem, g_BM)
+            saved[3] = _marginal_gradient(problem, g_BM - level, mass_BM, problem.b_BM, problem.a_BN)
+        summary = summarise(problem, f_BN, g_BM, mass_BN, mass_BM, cost_B)
+        return _finish(ctx, saved, (x_BND, y_BMD, a, b), solved, mass_BN, cost_B, summary)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad_B: Tensor, *unused: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        scale_B11 = grad_B[:, None, None]
-        grads = [
-            None if gradient is None else (gradient * scale_B11).to(dtype)
-            for gradient, dtype in zip(ctx.saved_tensors, ctx.input_dtypes, strict=True)  # type: ignore[attr-defined]
-        ]
-        return grads[0], grads[1], None
+    def backward(ctx: FunctionCtx, grad_B: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
+        return _scaled(ctx, grad_B)
+
+
+class _ImplicitCost(torch.autograd.Function):
+    """``<P, C>`` with P moving as the solution does; everything else as :class:`_EnvelopeCost`."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, x_BND: Tensor, y_BMD: Tensor, a: Tensor | None, b: Tensor | None, solver: Solver
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        solved = solver(x_BND, y_BMD, a, b)
+        output = solved.output()
+        product, mass_BN = solved.operators.apply_plan(output.f_BN, output.g_BM, solved.problem.geometry.q_BMD, 1)
+        mass_BM = solved.problem.column_mass(output.g_BM)
+        inner_BN = solved.problem.geometry.inner(product, "x")
+        cost_B = solved.problem.geometry.total_cost(inner_BN, mass_BN, mass_BM)
+        gradients = implicit_gradients(output, ctx.needs_input_grad[:4])  # type: ignore[attr-defined]
+        summary = summarise(solved.problem, output.f_BN, output.g_BM, mass_BN, mass_BM, cost_B)
+        return _finish(ctx, gradients, (x_BND, y_BMD, a, b), solved, mass_BN, cost_B, summary)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad_B: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
+        return _scaled(ctx, grad_B)
+
+
+def _finish(
+    ctx: FunctionCtx,
+    gradients: list[Tensor | None],
+    inputs: tuple[Tensor | None, ...],
+    solved: Solved,
+    mass_BN: Tensor,
+    cost_B: Tensor,
+    summary: PlanSummary,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Save finished gradients and return the value with diagnostics that carry none."""
+    error_B = solved.problem.marginal_error(solved.potentials.f_BN, mass_BN)
+    diagnostics = (summary.dual_cost_B, error_B, summary.effective_matches_B)
+    ctx.save_for_backward(*gradients)  # type: ignore[arg-type]
+    ctx.mark_non_differentiable(*diagnostics)
+    ctx.input_dtypes = [None if t is None else t.dtype for t in inputs]  # type: ignore[attr-defined]
+    return cost_B, *diagnostics
+
+
+def _scaled(ctx: FunctionCtx, grad_B: Tensor) -> tuple[Tensor | None, ...]:
+    grads = [
+        None if gradient is None else (gradient * grad_B.view(-1, *[1] * (gradient.ndim - 1))).to(dtype)
+        for gradient, dtype in zip(ctx.saved_tensors, ctx.input_dtypes, strict=True)  # type: ignore[attr-defined]
+    ]
+    return *grads, None
+
+
+def _marginal_gradient(
+    problem: TransportProblem, potential: Tensor, mass: Tensor, own: Tensor, other: Tensor
+) -> Tensor:
+    """Derivative of the dual value in one side's masses with potentials held, zero where there is no mass."""
+    ratio = mass / own.masked_fill(own == 0, 1.0)
+    slope = potential if problem.rho is None else -problem.rho * torch.expm1(potential / -problem.rho)
+    return (slope - problem.epsilon_B1 * (ratio - other.sum(1, keepdim=True))).masked_fill(own == 0, 0.0)
 
 
 def _storable(gradient: Tensor, like: Tensor) -> Tensor:
@@ -217,28 +307,17 @@ def _storable(gradient: Tensor, like: Tensor) -> Tensor:
 
 def _unrolled(settings: Settings, x_BND: Tensor, y_BMD: Tensor, *rest: Tensor | None) -> SinkhornCost:
     mask_x_BN, mask_y_BM, marginal_x, marginal_y = rest
-    problem = build_problem(
-        x_BND,
-        y_BMD,
-        mask_x_BN,
-        mask_y_BM,
-        marginal_x,
-        marginal_y,
-        cost=settings.cost,
-        epsilon=settings.epsilon,
-        epsilon_mode=settings.epsilon_mode,
-        rho=settings.rho,
-        check=settings.check,
-    )
+    problem = pose(settings, x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
     loop = Sinkhorn(settings.iterations)
     operators = DenseLog(problem)
     f_BN, g_BM, iterations_B = loop(operators)
     product, mass_BN = operators.apply_plan(f_BN, g_BM, problem.geometry.q_BMD, 1)
     # The product with q carries the gradient of P; the masses carry that of the additive terms.
     inner_BN = problem.geometry.inner(product, "x")
-    cost_B = problem.geometry.total_cost(inner_BN, mass_BN, problem.column_mass(g_BM))
+    mass_BM = problem.column_mass(g_BM)
+    cost_B = problem.geometry.total_cost(inner_BN, mass_BN, mass_BM)
     with torch.no_grad():
-        summary = summarise(problem, f_BN, g_BM, mass_BN, cost_B)
+        summary = summarise(problem, f_BN, g_BM, mass_BN, mass_BM, cost_B)
         error_B = problem.marginal_error(f_BN, mass_BN)
     return SinkhornCost(
         cost_B,

@@ -1,11 +1,14 @@
 """What a solve returns: the potentials, the evidence of how well they solve the problem, and costs on demand."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from optical_scale.errors import TransportError
+from optical_scale.transport.geometry import MatrixGeometry
 from optical_scale.transport.operators import Operators, PlanProduct
 from optical_scale.transport.precision import full_precision
 from optical_scale.transport.problem import TransportProblem
@@ -27,8 +30,20 @@ class PlanSummary(NamedTuple):
     effective_matches_B: Tensor
 
 
+def column_mass(problem: TransportProblem, operators: Operators, f_BN: Tensor, g_BM: Tensor) -> Tensor:
+    """Column sums of the plan right after g was updated, (B, M); only a partial plan needs a pass for them."""
+    if problem.transported_B1 is None:
+        return problem.column_mass(g_BM)
+    return operators.apply_plan(f_BN, g_BM, torch.ones_like(f_BN).unsqueeze(2), 0).values[..., 0]
+
+
+def partial_level(problem: TransportProblem, g_BM: Tensor) -> Tensor:
+    """The multiplier of the transported mass, (B, 1): g where columns are not full, which is its largest value."""
+    return g_BM.masked_fill(problem.b_BM == 0, -torch.inf).amax(1, keepdim=True)
+
+
 def summarise(
-    problem: TransportProblem, f_BN: Tensor, g_BM: Tensor, mass_BN: Tensor, primal_cost_B: Tensor
+    problem: TransportProblem, f_BN: Tensor, g_BM: Tensor, mass_BN: Tensor, mass_BM: Tensor, primal_cost_B: Tensor
 ) -> PlanSummary:
     """Costs and effective matches of the plan of two potentials, right after g was updated.
 
@@ -40,19 +55,22 @@ def summarise(
         f_BN: row potentials.
         g_BM: column potentials.
         mass_BN: row sums of the plan.
+        mass_BM: column sums of the plan.
         primal_cost_B: ``<P, C>``.
 
     Returns:
         Three (B,) tensors.
     """
     a_BN, b_BM, rho, epsilon_B = problem.a_BN, problem.b_BM, problem.rho, problem.epsilon
-    mass_BM = problem.column_mass(g_BM)
     paired_B = (mass_BN * f_BN).sum(1) + (mass_BM * g_BM).sum(1)
     total_B = mass_BN.sum(1)
     excess_B = epsilon_B * (total_B - a_BN.sum(1) * b_BM.sum(1))
     entropic_B = paired_B - excess_B
     if rho is None:
         dual_B = (a_BN * f_BN).sum(1) + (b_BM * g_BM).sum(1) - excess_B
+        if problem.transported_B1 is not None:
+            unmoved_B1 = problem.transported_B1 - b_BM.sum(1, keepdim=True)
+            dual_B = dual_B + (partial_level(problem, g_BM) * unmoved_B1).squeeze(1)
     else:
         gains_B = (a_BN * torch.expm1(f_BN / -rho)).sum(1) + (b_BM * torch.expm1(g_BM / -rho)).sum(1)
         dual_B = -rho * gains_B - excess_B
@@ -106,16 +124,52 @@ class SinkhornOutput:
         return product / mass_BN.masked_fill(mass_BN == 0, 1.0).unsqueeze(-1)
 
     @torch.no_grad()
+    def panels(self, elements: int = 1 << 20) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """The plan, some rows of every pair at a time.
+
+        Args:
+            elements: what a panel may hold; it has at least one row of every pair.
+
+        Yields:
+            Which rows, their part of the plan (B, R, M), and their costs (B, R, M).
+        """
+        problem = self.problem
+        B, N, M = problem.geometry.shape
+        step = max(1, elements // (B * M))
+        # Weights go in as logarithms: entries between tokens without mass may exceed float32 before they vanish.
+        u_BN = self.f_BN / problem.epsilon_B1 + problem.a_BN.log()
+        v_BM = self.g_BM / problem.epsilon_B1 + problem.b_BM.log()
+        for start in range(0, N, step):
+            rows = slice(start, min(N, start + step))
+            with full_precision(self.f_BN.device):
+                cost_BRM = problem.geometry.cost(rows.start, rows.stop)
+            exponent_BRM = (cost_BRM / -problem.epsilon_B1.unsqueeze(2)).add_(u_BN[:, rows, None])
+            yield rows, exponent_BRM.add_(v_BM[:, None, :]).exp_(), cost_BRM
+
     def plan(self) -> Tensor:
         """The whole (B, N, M) plan. Allocates it whatever the backend."""
-        problem = self.problem
-        with full_precision(self.f_BN.device):
-            cost_BNM = problem.geometry.cost()
-        exponent = (self.f_BN[:, :, None] + self.g_BM[:, None, :]).sub_(cost_BNM)
-        exponent.div_(problem.epsilon_B1.unsqueeze(2))
-        # Weights go in as logarithms: entries between tokens without mass may exceed float32 before they vanish.
-        exponent.add_(problem.a_BN.log()[:, :, None]).add_(problem.b_BM.log()[:, None, :])
-        return exponent.exp_()
+        return torch.cat([plan_BRM for _, plan_BRM, _ in self.panels()], 1)
+
+    def top_matches(self, k: int) -> tuple[Tensor, Tensor]:
+        """The k columns that receive most from each row, found panel by panel.
+
+        Args:
+            k: how many; at most M.
+
+        Returns:
+            Shares of the row's mass (B, N, k), largest first, and column indices (B, N, k), int64. Rows without mass
+            have shares of zero.
+        """
+        M = self.problem.b_BM.shape[1]
+        if not 1 <= k <= M:
+            raise TransportError(f"k is {k}; expected between 1 and the {M} columns")
+        shares, indices = [], []
+        for _, plan_BRM, _ in self.panels():
+            top = plan_BRM.topk(k, 2)
+            mass_BR1 = plan_BRM.sum(2, keepdim=True)
+            shares.append(top.values / mass_BR1.masked_fill(mass_BR1 == 0, 1.0))
+            indices.append(top.indices)
+        return torch.cat(shares, 1), torch.cat(indices, 1)
 
     def primal_cost(self) -> Tensor:
         """``<P, C>``, (B,): what distillation minimises."""
@@ -133,27 +187,17 @@ class SinkhornOutput:
         """Geometric mean over rows, weighted by mass, of :meth:`effective_matches_per_row`; (B,)."""
         return self._summary().effective_matches_B
 
-    @torch.no_grad()
     def effective_matches_per_row(self) -> Tensor:
         """``exp(entropy)`` of each normalised row of the plan, (B, N): 1 is a hard match, M is no information.
 
         One for rows without mass.
         """
-        problem, geometry = self.problem, self.problem.geometry
-        v_BM = (self.g_BM if geometry.column_BM is None else self.g_BM - geometry.column_BM) / problem.epsilon_B1
-        v_BM = v_BM + torch.where(problem.b_BM > 0, problem.b_BM, torch.ones_like(problem.b_BM)).log()
-        values = torch.cat([geometry.q_BMD, v_BM.unsqueeze(2)], 2)
-        product, mass_BN = self._product(values, 1)
-        inner_BN = geometry.scale * (geometry.p_BND * product[..., :-1]).sum(-1)
-        u_BN = (self.f_BN - geometry.constant) / problem.epsilon_B1
-        u_BN = u_BN if geometry.row_BN is None else u_BN - geometry.row_BN / problem.epsilon_B1
-        # Sum over j of P_ij log(P_ij / a_i): u_i times the row's mass, and what depends on j.
-        log_sum_BN = u_BN * mass_BN + inner_BN / problem.epsilon_B1 + product[..., -1]
-        has_mass_BN = mass_BN > 0
-        safe_BN = mass_BN.masked_fill(~has_mass_BN, 1.0)
-        a_BN = problem.a_BN.masked_fill(~has_mass_BN, 1.0)
-        entropy_BN = (safe_BN / a_BN).log() - log_sum_BN / safe_BN
-        return entropy_BN.masked_fill(~has_mass_BN, 0.0).exp()
+        entropies = []
+        for _, plan_BRM, _ in self.panels():
+            mass_BR = plan_BRM.sum(2)
+            safe_BR = mass_BR.masked_fill(mass_BR == 0, 1.0)
+            entropies.append(safe_BR.log() - torch.xlogy(plan_BRM, plan_BRM).sum(2) / safe_BR)
+        return torch.cat(entropies, 1).exp()
 
     @torch.no_grad()
     def _product(self, values: Tensor, axis: int) -> PlanProduct:
@@ -161,13 +205,18 @@ class SinkhornOutput:
             return self.operators.apply_plan(self.f_BN, self.g_BM, values.to(self.f_BN.dtype), axis)
 
     @torch.no_grad()
-    def _primal(self) -> tuple[Tensor, Tensor]:
-        geometry = self.problem.geometry
-        product, mass_BN = self._product(geometry.q_BMD, 1)
-        mass_BM = self.problem.column_mass(self.g_BM)
-        return geometry.total_cost(geometry.inner(product, "x"), mass_BN, mass_BM), mass_BN
+    def _summary(self) -> PlanSummary:
+        primal_B, mass_BN, mass_BM = self._primal()
+        return summarise(self.problem, self.f_BN, self.g_BM, mass_BN, mass_BM, primal_B)
 
     @torch.no_grad()
-    def _summary(self) -> PlanSummary:
-        primal_B, mass_BN = self._primal()
-        return summarise(self.problem, self.f_BN, self.g_BM, mass_BN, primal_B)
+    def _primal(self) -> tuple[Tensor, Tensor, Tensor]:
+        """``<P, C>`` and the plan's masses."""
+        geometry = self.problem.geometry
+        with full_precision(self.f_BN.device):
+            mass_BM = column_mass(self.problem, self.operators, self.f_BN, self.g_BM)
+        if isinstance(geometry, MatrixGeometry):
+            sums = [((plan * cost).sum((1, 2)), plan.sum(2)) for _, plan, cost in self.panels()]
+            return torch.stack([cost_B for cost_B, _ in sums]).sum(0), torch.cat([mass for _, mass in sums], 1), mass_BM
+        product, mass_BN = self._product(geometry.q_BMD, 1)
+        return geometry.total_cost(geometry.inner(product, "x"), mass_BN, mass_BM), mass_BN, mass_BM

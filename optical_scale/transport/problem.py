@@ -1,6 +1,6 @@
 """A transport problem: a geometry, two sets of masses, and the strengths of the two penalties."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -26,6 +26,7 @@ class TransportProblem:
         b_BM: masses of the columns, zero outside the mask.
         epsilon_B1: entropic strength of each pair in units of the cost, shaped to broadcast against potentials.
         rho: strength of the KL penalty that replaces the marginal constraints; None means balanced.
+        transported_B1: mass that a partial plan moves, at most a and b anywhere; None means all of it.
     """
 
     geometry: Geometry
@@ -33,6 +34,7 @@ class TransportProblem:
     b_BM: Tensor
     epsilon_B1: Tensor
     rho: float | None
+    transported_B1: Tensor | None = None
 
     @property
     def epsilon(self) -> Tensor:
@@ -47,20 +49,43 @@ class TransportProblem:
     def pairs(self, part: slice) -> "TransportProblem":
         """Some pairs of the batch, as views."""
         return TransportProblem(
-            self.geometry.pairs(part), self.a_BN[part], self.b_BM[part], self.epsilon_B1[part], self.rho
+            self.geometry.pairs(part),
+            self.a_BN[part],
+            self.b_BM[part],
+            self.epsilon_B1[part],
+            self.rho,
+            None if self.transported_B1 is None else self.transported_B1[part],
         )
 
-    def target_row_mass(self, f_BN: Tensor) -> Tensor:
-        """The row masses an optimal plan with potential f has: a, or ``a exp(-f / rho)`` when unbalanced."""
+    def rows(self, part: slice) -> "TransportProblem":
+        """The masses of some rows, as a view, for half-steps on a panel; the geometry stays whole."""
+        return replace(self, a_BN=self.a_BN[:, part])
+
+    def at_epsilon(self, epsilon_B1: Tensor) -> "TransportProblem":
+        """The same problem with another epsilon, for an epsilon schedule."""
+        return replace(self, epsilon_B1=epsilon_B1)
+
+    def target_row_mass(self, f_BN: Tensor, mass_BN: Tensor) -> Tensor:
+        """The row masses the plan would have if f, with g held, were optimal.
+
+        Balanced a; unbalanced ``a exp(-f / rho)``; partial the smaller of a and what the row sends at f = 0.
+
+        Args:
+            f_BN: row potentials.
+            mass_BN: row masses of the plan.
+        """
+        if self.transported_B1 is not None:
+            return torch.minimum(self.a_BN, mass_BN * torch.exp(f_BN / -self.epsilon_B1))
         return self.a_BN if self.rho is None else self.a_BN * torch.exp(f_BN / -self.rho)
 
     def column_mass(self, g_BM: Tensor) -> Tensor:
-        """The column masses of the plan right after g was updated: exact, without a pass over the plan."""
+        """The column masses of the plan right after g was updated, without a pass over the plan; not when partial."""
+        assert self.transported_B1 is None, "a partial plan's column masses do not follow from g"
         return self.b_BM if self.rho is None else self.b_BM * torch.exp(g_BM / -self.rho)
 
     def marginal_error(self, f_BN: Tensor, mass_BN: Tensor) -> Tensor:
         """L1 distance of the plan's row masses from their target, as a share of the total mass."""
-        return (mass_BN - self.target_row_mass(f_BN)).abs().sum(1) / self.a_BN.sum(1)
+        return (mass_BN - self.target_row_mass(f_BN, mass_BN)).abs().sum(1) / self.a_BN.sum(1)
 
 
 def build_problem(
@@ -76,6 +101,7 @@ def build_problem(
     epsilon_mode: EpsilonMode,
     rho: float | None,
     check: bool,
+    mass: float | Tensor | None = None,
 ) -> TransportProblem:
     """Prepare and check a batch of transport problems.
 
@@ -91,31 +117,71 @@ def build_problem(
         epsilon_mode: "absolute", or "relative" to the standard deviation of each pair's costs over existing tokens.
         rho: KL strength of the unbalanced problem, None for balanced.
         check: look at the values too, which waits for the device once.
+        mass: what a partial plan moves, a number or one per pair (B,); None for all.
 
     Returns:
-        The problem.
+        The problem; differentiable in vectors and masses where autograd records.
 
     Raises:
         TransportError: shapes disagree, epsilon or rho is not positive; with ``check`` also an empty sequence, a
-            non-finite vector, a negative mass, no mass, or unequal masses of a balanced problem.
+            non-finite vector, a negative mass, no mass, unequal masses of a balanced problem, or more mass to
+            move than there is.
     """
     _check_shapes(x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
+    geometry = build_geometry(cost, x_BND, y_BMD, mask_x_BN, mask_y_BM)
+    return finish_problem(
+        geometry,
+        masses(x_BND[..., 0], mask_x_BN, marginal_x, "marginal_x"),
+        masses(y_BMD[..., 0], mask_y_BM, marginal_y, "marginal_y"),
+        mask_x_BN,
+        mask_y_BM,
+        epsilon=epsilon,
+        epsilon_mode=epsilon_mode,
+        rho=rho,
+        check=check,
+        mass=mass,
+    )
+
+
+def finish_problem(
+    geometry: Geometry,
+    a_BN: Tensor,
+    b_BM: Tensor,
+    mask_x_BN: Tensor | None,
+    mask_y_BM: Tensor | None,
+    *,
+    epsilon: float | Tensor,
+    epsilon_mode: EpsilonMode,
+    rho: float | None,
+    check: bool,
+    mass: float | Tensor | None,
+) -> TransportProblem:
+    """A problem from a finished geometry and masses; arguments, checks and errors as :func:`build_problem`."""
     if rho is not None and not rho > 0:
         raise TransportError(f"rho is {rho}; the unbalanced problem needs rho > 0, or None for a balanced one")
+    if rho is not None and mass is not None:
+        raise TransportError("mass and rho exclude each other: a partial plan has hard limits, an unbalanced one none")
     if not isinstance(epsilon, Tensor) and not 0 < epsilon < float("inf"):
         raise TransportError(f"epsilon is {epsilon}; expected a finite number above 0, in units of the cost")
-    geometry = build_geometry(cost, x_BND, y_BMD, mask_x_BN, mask_y_BM)
-    a_BN = _masses(x_BND, mask_x_BN, marginal_x)
-    b_BM = _masses(y_BMD, mask_y_BM, marginal_y)
+    if isinstance(epsilon, Tensor) and epsilon.shape not in ((), (len(a_BN),)):
+        raise TransportError(f"epsilon has shape {tuple(epsilon.shape)}; expected a number or ({len(a_BN)},)")
+    mass_B = None
+    if mass is not None:
+        mass_B = torch.as_tensor(mass, dtype=a_BN.dtype, device=a_BN.device).detach()
+        if mass_B.shape not in ((), (len(a_BN),)):
+            raise TransportError(f"mass has shape {tuple(mass_B.shape)}; expected a number or ({len(a_BN)},)")
+        mass_B = mass_B.expand(len(a_BN))
     epsilon_B = torch.as_tensor(epsilon, dtype=a_BN.dtype, device=a_BN.device).detach().expand(len(a_BN))
     if check:
-        _check_values(geometry, a_BN, b_BM, epsilon_B, balanced=rho is None)
+        _check_values(geometry, a_BN, b_BM, epsilon_B, mass_B, balanced=rho is None and mass is None)
     if epsilon_mode == "relative":
         spread_B = cost_std(geometry, mask_x_BN, mask_y_BM)
         epsilon_B = torch.maximum(epsilon_B * spread_B, geometry.cost_range() / RANGE_OVER_EPSILON)
         # Vectors that are all zero leave dot and squared costs without any scale; any positive number is then right.
         epsilon_B = torch.where(epsilon_B > 0, epsilon_B, torch.ones_like(epsilon_B)).detach()
-    return TransportProblem(geometry, a_BN, b_BM, epsilon_B.unsqueeze(1), rho)
+    return TransportProblem(
+        geometry, a_BN, b_BM, epsilon_B.unsqueeze(1), rho, None if mass_B is None else mass_B.unsqueeze(1)
+    )
 
 
 @torch.no_grad()
@@ -130,15 +196,15 @@ def cost_std(geometry: Geometry, mask_x_BN: Tensor | None, mask_y_BM: Tensor | N
     Returns:
         Standard deviations in the units of the cost; zero where a pair has one entry.
     """
-    p_BND, q_BMD = geometry.p_BND, geometry.q_BMD
-    x_BN = p_BND.new_ones(p_BND.shape[:2]) if mask_x_BN is None else mask_x_BN.to(p_BND)
-    y_BM = q_BMD.new_ones(q_BMD.shape[:2]) if mask_y_BM is None else mask_y_BM.to(q_BMD)
-    count_B = x_BN.sum(1) * y_BM.sum(1)
-    panel = max(1, (1 << 22) // (q_BMD.shape[0] * q_BMD.shape[1]))
-    first_B, second_B = torch.zeros_like(count_B), torch.zeros_like(count_B)
+    B, N, M = geometry.shape
     # Around any entry instead of zero, so that squares of nearly equal costs do not cancel.
     centre_B11 = geometry.cost(0, 1).mean((1, 2), keepdim=True)
-    for start in range(0, p_BND.shape[1], panel):
+    x_BN = centre_B11.new_ones(B, N) if mask_x_BN is None else mask_x_BN.to(centre_B11)
+    y_BM = centre_B11.new_ones(B, M) if mask_y_BM is None else mask_y_BM.to(centre_B11)
+    count_B = x_BN.sum(1) * y_BM.sum(1)
+    panel = max(1, (1 << 22) // (B * M))
+    first_B, second_B = torch.zeros_like(count_B), torch.zeros_like(count_B)
+    for start in range(0, N, panel):
         cost_BRM = geometry.cost(start, start + panel).sub_(centre_B11)
         rows_BR = x_BN[:, start : start + panel]
         weighted_BRM = cost_BRM * y_BM[:, None, :]
@@ -148,13 +214,26 @@ def cost_std(geometry: Geometry, mask_x_BN: Tensor | None, mask_y_BM: Tensor | N
     return (second_B / count_B - mean_B.square()).clamp_min(0).sqrt()
 
 
-def _masses(x_BTD: Tensor, mask_BT: Tensor | None, marginal_BT: Tensor | None) -> Tensor:
-    dtype = working_dtype(x_BTD)
+def masses(like_BT: Tensor, mask_BT: Tensor | None, marginal_BT: Tensor | None, name: str) -> Tensor:
+    """Masses (B, T) inside the mask: given, or uniform with sum one.
+
+    Args:
+        like_BT: for shape, dtype and device.
+        mask_BT: tokens that exist, None for all.
+        marginal_BT: given masses, None for uniform.
+        name: of the marginal, for the error.
+
+    Raises:
+        TransportError: a marginal of another shape.
+    """
+    dtype = working_dtype(like_BT)
     if marginal_BT is not None:
-        mass_BT = marginal_BT.detach().to(device=x_BTD.device, dtype=dtype)
+        if marginal_BT.shape != like_BT.shape:
+            raise TransportError(f"{name} has shape {tuple(marginal_BT.shape)}; expected {tuple(like_BT.shape)}")
+        mass_BT = marginal_BT.to(device=like_BT.device, dtype=dtype)
         return mass_BT if mask_BT is None else mass_BT.masked_fill(~mask_BT, 0.0)
     if mask_BT is None:
-        return x_BTD.new_full(x_BTD.shape[:2], 1.0 / max(1, x_BTD.shape[1]), dtype=dtype)
+        return like_BT.new_full(like_BT.shape, 1.0 / max(1, like_BT.shape[1]), dtype=dtype)
     mass_BT = mask_BT.to(dtype)
     return mass_BT / mass_BT.sum(1, keepdim=True).clamp_min(1.0)
 
@@ -194,13 +273,14 @@ def _check_shapes(
 
 
 @torch.no_grad()
-def _check_values(geometry: Geometry, a_BN: Tensor, b_BM: Tensor, epsilon_B: Tensor, *, balanced: bool) -> None:
+def _check_values(
+    geometry: Geometry, a_BN: Tensor, b_BM: Tensor, epsilon_B: Tensor, mass_B: Tensor | None, *, balanced: bool
+) -> None:
     """Compute every check on the device, wait once, then say which pair is wrong."""
     a_total_B, b_total_B = a_BN.sum(1), b_BM.sum(1)
     unequal_B = (a_total_B - b_total_B).abs() > 1e-4 * torch.maximum(a_total_B, b_total_B)
     findings = {
-        "x holds NaN or infinity: look at the encoder's output or loss scale": _not_finite(geometry.p_BND),
-        "y holds NaN or infinity: look at the encoder's output or loss scale": _not_finite(geometry.q_BMD),
+        **geometry.not_finite(),
         "a mass of x is negative or not finite": ~((a_BN >= 0) & (a_BN < float("inf"))).all(1),
         "a mass of y is negative or not finite": ~((b_BM >= 0) & (b_BM < float("inf"))).all(1),
         "x has no tokens inside its mask, or no mass; drop such pairs": a_total_B == 0,
@@ -211,6 +291,12 @@ def _check_values(geometry: Geometry, a_BN: Tensor, b_BM: Tensor, epsilon_B: Ten
         findings["the masses of x and y differ; scale them to one sum or pass rho for an unbalanced problem"] = (
             unequal_B
         )
+    if mass_B is not None:
+        # The totals are rounded sums, so a request for all of the mass must not fail by a rounding.
+        most_B = torch.minimum(a_total_B, b_total_B) * (1 + 1e-5)
+        findings["mass is not a number above 0 and at most the smaller side's mass"] = ~(
+            (mass_B > 0) & (mass_B <= most_B)
+        )
     flags_KB = torch.stack(list(findings.values()))
     if not bool(flags_KB.any()):
         return
@@ -220,8 +306,3 @@ def _check_values(geometry: Geometry, a_BN: Tensor, b_BM: Tensor, epsilon_B: Ten
             pairs = [pair for pair, wrong in enumerate(flag_B) if wrong]
             listed = ", ".join(map(str, pairs[:8])) + (", ..." if len(pairs) > 8 else "")
             raise TransportError(f"{what} (pair {listed} of {len(flag_B)})")
-
-
-def _not_finite(features_BTD: Tensor) -> Tensor:
-    # NaN and infinity survive a sum, and finite float32 features that overflow it are of no use to a float32 solver.
-    return ~torch.isfinite(features_BTD.sum((1, 2)))

@@ -34,21 +34,23 @@ class Sinkhorn:
     tolerance: float | None = None
     check_every: int = 10
 
-    def __call__(self, operators: Operators) -> Potentials:
-        """Run from g = 0.
+    def __call__(self, operators: Operators, start: tuple[Tensor, Tensor] | None = None) -> Potentials:
+        """Run from the potentials (f, g) of ``start``, or from g = 0.
 
         A pair that has met the tolerance is frozen, so its result does not depend on the pairs it was batched with.
         """
         problem = operators.problem
-        f_BN, g_BM = torch.zeros_like(problem.a_BN), torch.zeros_like(problem.b_BM)
+        # f only matters to over-relaxation: every iteration begins by computing it from g.
+        previous_BN, g_BM = (None, torch.zeros_like(problem.b_BM)) if start is None else start
+        f_BN = torch.zeros_like(problem.a_BN) if previous_BN is None else previous_BN
         used_B = torch.zeros(len(f_BN), dtype=torch.int64, device=f_BN.device)
         if self.tolerance is None:
-            f_BN, g_BM = operators.iterate(g_BM, self.iterations)
+            f_BN, g_BM = operators.iterate(g_BM, self.iterations, previous_BN)
             return Potentials(f_BN, g_BM, used_B + self.iterations)
         settled_B = torch.zeros_like(used_B, dtype=torch.bool)
         for done in range(0, self.iterations, self.check_every):
             count = min(self.check_every, self.iterations - done)
-            next_f_BN, next_g_BM = operators.iterate(g_BM, count)
+            next_f_BN, next_g_BM = operators.iterate(g_BM, count, f_BN if done else previous_BN)
             f_BN = torch.where(settled_B[:, None], f_BN, next_f_BN)
             g_BM = torch.where(settled_B[:, None], g_BM, next_g_BM)
             used_B = torch.where(settled_B, used_B, done + count)

@@ -1,59 +1,21 @@
-"""The front door: picks a backend and a domain, says why, and runs the loop."""
+"""The front door: builds the problem, runs the loop on the chosen operators, and returns the solution."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from optical_scale.errors import TransportError
-from optical_scale.transport.blockwise import Blockwise
-from optical_scale.transport.dense import DenseExp, DenseLog
+from optical_scale.transport.choose import BackendName, DomainName, Settings, build, choose
 from optical_scale.transport.geometry import CostName
 from optical_scale.transport.operators import Operators
 from optical_scale.transport.output import Choice, SinkhornOutput
 from optical_scale.transport.precision import full_precision
-from optical_scale.transport.problem import RANGE_OVER_EPSILON, EpsilonMode, TransportProblem, build_problem
+from optical_scale.transport.problem import EpsilonMode, TransportProblem, build_problem
 from optical_scale.transport.sinkhorn import Potentials, Sinkhorn
 
-BackendName = Literal["auto", "dense", "blockwise"]
-DomainName = Literal["auto", "log", "exp"]
-
-# Largest cost range over epsilon at which exp(+-range / 2 epsilon) leaves room in float32: cosine at epsilon 0.02.
-PLAIN_RANGE_OVER_EPSILON = 100.0
-# Bytes the dense backend may use for its stored array and one temporary.
-DENSE_BYTES = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything about a solve except the tokens; the arguments of :func:`solve`, which documents them."""
-
-    epsilon: float | Tensor = 0.02
-    epsilon_mode: EpsilonMode = "absolute"
-    iterations: int = 20
-    tolerance: float | None = None
-    cost: CostName = "cosine"
-    rho: float | None = None
-    backend: BackendName = "auto"
-    domain: DomainName = "auto"
-    check: bool = True
-
-    def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise TransportError(f"iterations is {self.iterations}; at least one is needed to define a plan")
-        if self.tolerance is not None and not self.tolerance > 0:
-            raise TransportError(
-                f"tolerance is {self.tolerance}; expected a number above 0, or None to run all iterations"
-            )
-        for name, value, known in (
-            ("epsilon_mode", self.epsilon_mode, ("absolute", "relative")),
-            ("cost", self.cost, ("cosine", "sqeuclidean", "dot")),
-            ("backend", self.backend, ("auto", "dense", "blockwise")),
-            ("domain", self.domain, ("auto", "log", "exp")),
-        ):
-            if value not in known:
-                raise TransportError(f"{name} is {value!r}; expected one of {', '.join(known)}")
+Start = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +27,21 @@ class Solved:
     potentials: Potentials
     loop: Sinkhorn
     choice: Choice
+
+    def output(self) -> SinkhornOutput:
+        """The solution with its marginal error, which takes one product with the plan."""
+        f_BN, g_BM, iterations_B = self.potentials
+        error_B = self.problem.marginal_error(f_BN, self.operators.row_mass(f_BN, g_BM))
+        return SinkhornOutput(
+            f_BN=f_BN,
+            g_BM=g_BM,
+            marginal_error_B=error_B,
+            iterations_B=iterations_B,
+            converged_B=self.loop.converged(error_B),
+            choice=self.choice,
+            problem=self.problem,
+            operators=self.operators,
+        )
 
 
 def solve(
@@ -84,6 +61,10 @@ def solve(
     backend: BackendName = "auto",
     domain: DomainName = "auto",
     check: bool = True,
+    mass: float | Tensor | None = None,
+    relaxation: float = 1.0,
+    schedule: tuple[float, ...] = (),
+    start: Start | None = None,
 ) -> SinkhornOutput:
     """Solve a batch of entropic transport problems between token sets (Cuturi 2013; unbalanced: Chizat et al. 2018).
 
@@ -101,9 +82,15 @@ def solve(
         tolerance: marginal error, as a share of the mass, at which a pair stops; checked every ten iterations.
         cost: "cosine" 1 - cos, "sqeuclidean" |x - y|^2, "dot" -<x, y>.
         rho: KL strength that replaces the marginal constraints; None means balanced.
-        backend: "dense" stores a (B, N, M) array, "blockwise" recomputes row panels; "auto" decides by size.
+        backend: "dense" stores a (B, N, M) array and works on all pairs at once, "streamed" stores it and reads it once
+            per iteration, pair by pair, "blockwise" recomputes row panels; "auto" decides by size and device.
         domain: "exp" iterates on scalings, "log" on potentials; "auto" takes exp where float32 allows.
         check: validate values, and redo a solve that left float32's range in the log domain. Waits for the device.
+        mass: what a partial plan moves (Benamou et al. 2015), one number or one per pair (B,): row masses are at most
+            a, column masses at most b, and the total is this. None means all of it.
+        relaxation: over-relaxation of both updates (Thibault et al. 2021), between 1 and 2; 1 is Sinkhorn.
+        schedule: multiples of epsilon, one iteration each, that are run first: (8, 4, 2) approaches epsilon in halves.
+        start: potentials (f_BN, g_BM) of an earlier, similar solve to continue from; None starts at zero.
 
     Returns:
         The solution, without gradient.
@@ -111,24 +98,15 @@ def solve(
     Raises:
         TransportError: an ill-posed problem (see :func:`build_problem`), or a forced exp domain float32 cannot hold.
     """
-    settings = Settings(epsilon, epsilon_mode, iterations, tolerance, cost, rho, backend, domain, check)
+    settings = Settings(
+        epsilon, epsilon_mode, iterations, tolerance, cost, rho, backend, domain, check, mass, relaxation, schedule
+    )
     with torch.no_grad(), full_precision(x_BND.device):
-        solved = run(settings, x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
-        f_BN, g_BM, iterations_B = solved.potentials
-        error_B = solved.problem.marginal_error(f_BN, solved.operators.row_mass(f_BN, g_BM))
-        return SinkhornOutput(
-            f_BN=f_BN,
-            g_BM=g_BM,
-            marginal_error_B=error_B,
-            iterations_B=iterations_B,
-            converged_B=solved.loop.converged(error_B),
-            choice=solved.choice,
-            problem=solved.problem,
-            operators=solved.operators,
-        )
+        problem = pose(settings, x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
+        return run(settings, problem, start).output()
 
 
-def run(
+def pose(
     settings: Settings,
     x_BND: Tensor,
     y_BMD: Tensor,
@@ -136,9 +114,9 @@ def run(
     mask_y_BM: Tensor | None,
     marginal_x: Tensor | None,
     marginal_y: Tensor | None,
-) -> Solved:
-    """Build the problem, choose a backend, iterate; the part :func:`solve` and the differentiable cost share."""
-    problem = build_problem(
+) -> TransportProblem:
+    """The problem that the settings and tokens describe; see :func:`build_problem`."""
+    return build_problem(
         x_BND,
         y_BMD,
         mask_x_BN,
@@ -150,76 +128,71 @@ def run(
         epsilon_mode=settings.epsilon_mode,
         rho=settings.rho,
         check=settings.check,
+        mass=settings.mass,
     )
+
+
+def run(settings: Settings, problem: TransportProblem, start: Start | None = None) -> Solved:
+    """Choose a backend and iterate; the part that :func:`solve` and the differentiable costs share.
+
+    Args:
+        settings: how to solve.
+        problem: what to solve.
+        start: potentials to start from, None for zero.
+
+    Returns:
+        Potentials and the operators that found them.
+
+    Raises:
+        TransportError: potentials of another shape, or a solve that left the range of its domain.
+    """
+    start = _started(problem, start, check=settings.check)
+    annealed = _anneal(settings, problem, start)
     loop = Sinkhorn(settings.iterations, settings.tolerance)
     choice, operators = choose(problem, settings)
-    potentials = loop(operators)
+    potentials = _counted(loop(operators, annealed), settings)
     if settings.check and not _finite(potentials):
         if choice.domain == "log" or settings.domain == "exp":
             raise TransportError(
                 f"potentials are not finite after {settings.iterations} iterations in the {choice.domain} domain; "
                 "use a larger epsilon or domain='log'"
             )
-        operators = _build(problem, choice.backend, "log", shift=False)
-        choice = Choice(choice.backend, "log", f"{choice.reason}; its scalings left float32's range, so redone in log")
-        potentials = loop(operators)
+        backend = "dense" if choice.backend == "streamed" else choice.backend
+        operators = build(problem, backend, "log", settings.relaxation, shift=False)
+        choice = Choice(backend, "log", f"{choice.reason}; its scalings left float32's range, so redone in log")
+        potentials = _counted(loop(operators, start if _infinite(annealed) else annealed), settings)
         if not _finite(potentials):
             raise TransportError("potentials are not finite in the log domain either; use a larger epsilon")
     return Solved(problem, operators, potentials, loop, choice)
 
 
-def choose(problem: TransportProblem, settings: Settings) -> tuple[Choice, Operators]:
-    """Decide where and how to iterate.
-
-    Reads no value from the device when the cost is cosine and epsilon is a number or relative; waits once otherwise.
-
-    Args:
-        problem: what is to be solved.
-        settings: forced choices are obeyed.
-
-    Returns:
-        The explained choice and its operators.
-
-    Raises:
-        TransportError: the exp domain was forced but cannot hold this cost at this epsilon.
-    """
-    (B, N), M = problem.a_BN.shape, problem.b_BM.shape[1]
-    needed = 2 * B * N * M * problem.a_BN.element_size()
-    backend, why = settings.backend, "backend forced"
-    if settings.backend == "auto":
-        backend = "dense" if needed <= DENSE_BYTES else "blockwise"
-        relation = "within" if backend == "dense" else "above"
-        why = f"{needed / 2**20:.1f} MiB for {B} pairs of {N} x {M} is {relation} {DENSE_BYTES >> 20} MiB"
-    ratio = _range_over_epsilon(problem, settings)
-    additive = problem.geometry.column_BM is not None
-    plain = ratio <= PLAIN_RANGE_OVER_EPSILON * (1 + 1e-6) and not additive
-    shift = not plain and backend == "dense" and ratio <= RANGE_OVER_EPSILON * (1 + 1e-6)
-    if settings.domain == "exp" and not (plain or shift):
-        limit = 0.0 if backend == "blockwise" and additive else PLAIN_RANGE_OVER_EPSILON
-        limit = RANGE_OVER_EPSILON if backend == "dense" else limit
-        raise TransportError(
-            f"domain='exp' with backend {backend} and cost {settings.cost} holds cost range / epsilon up to {limit:g}, "
-            f"found {ratio:.4g}; use a larger epsilon, or domain='log' or 'auto'"
-        )
-    domain = "exp" if settings.domain != "log" and (plain or shift) else "log"
-    if settings.domain == "auto":
-        why += f"; cost range / epsilon is {ratio:.4g}, so {domain} domain{' with shifted kernel' if shift else ''}"
-    return Choice(backend, domain, why), _build(problem, backend, domain, shift=shift)
+def _started(problem: TransportProblem, start: Start | None, *, check: bool) -> Start | None:
+    if start is None:
+        return None
+    for name, given, masses in (("f", start[0], problem.a_BN), ("g", start[1], problem.b_BM)):
+        if given.shape != masses.shape:
+            raise TransportError(f"start {name} has shape {tuple(given.shape)}; expected {tuple(masses.shape)}")
+        if check and not bool(torch.isfinite(given).all()):
+            raise TransportError(f"start {name} is not finite; start from a solution, or from nothing")
+    f_BN, g_BM = (given.detach().to(problem.a_BN) for given in start)
+    return f_BN, g_BM
 
 
-def _build(problem: TransportProblem, backend: str, domain: str, *, shift: bool) -> Operators:
-    if backend == "blockwise":
-        return Blockwise(problem, log_domain=domain == "log")
-    return DenseLog(problem) if domain == "log" else DenseExp(problem, shift=shift)
+def _anneal(settings: Settings, problem: TransportProblem, start: Start | None) -> Start | None:
+    """Run the schedule: one iteration per entry, each entry's potentials the start of the next."""
+    for factor, entries in groupby(settings.schedule):
+        stage = replace(settings, epsilon=settings.epsilon * factor)
+        _, operators = choose(problem.at_epsilon(problem.epsilon_B1 * factor), stage)
+        start = Sinkhorn(len(list(entries)))(operators, start)[:2]
+    return start
 
 
-def _range_over_epsilon(problem: TransportProblem, settings: Settings) -> float:
-    """The largest of the batch, without waiting for the device where it is known beforehand."""
-    if settings.epsilon_mode == "relative":
-        return RANGE_OVER_EPSILON
-    if settings.cost == "cosine" and not isinstance(settings.epsilon, Tensor):
-        return 2.0 / settings.epsilon
-    return float((problem.geometry.cost_range() / problem.epsilon).max())
+def _counted(potentials: Potentials, settings: Settings) -> Potentials:
+    return potentials._replace(iterations_B=potentials.iterations_B + len(settings.schedule))
+
+
+def _infinite(start: Start | None) -> bool:
+    return start is not None and not bool(torch.isfinite(start[0]).all() & torch.isfinite(start[1]).all())
 
 
 def _finite(potentials: Potentials) -> bool:

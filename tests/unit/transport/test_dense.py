@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from optical_scale.transport import dense
-from optical_scale.transport.dense import DenseExp, DenseLog
+from optical_scale.transport import dense, native
+from optical_scale.transport.dense import DenseExp, DenseLog, Streamed
 from optical_scale.transport.problem import build_problem
 from tests.unit.transport.problems import ragged_tokens
 
@@ -13,12 +13,19 @@ def problem(**changes):
 
 
 @pytest.mark.parametrize("rho", [None, 0.1])
-def test_shifted_plain_and_log_iterates_agree(rho):
-    one = problem(rho=rho)
-    start_BM = 0.1 * torch.randn(3, 7)
-    expected = DenseLog(one).iterate(start_BM, 4)
-    for operators in (DenseExp(one, shift=False), DenseExp(one, shift=True)):
-        got = operators.iterate(start_BM, 4)
+@pytest.mark.parametrize("relaxation", [1.0, 1.5])
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("kind", [DenseExp, Streamed])
+@pytest.mark.parametrize("threads", [1, 5])
+def test_shifted_plain_and_log_iterates_agree(rho, relaxation, compiled, kind, threads, monkeypatch, torch_threads):
+    if not compiled:
+        monkeypatch.setattr(native, "sweeps", lambda: None)
+    torch_threads(threads)
+    one = problem(rho=rho, epsilon=0.05)
+    start_BM, start_BN = 0.1 * torch.randn(3, 7), 0.5 + 0.1 * torch.randn(3, 9)
+    expected = DenseLog(one, relaxation=relaxation).iterate(start_BM, 4, start_BN)
+    for shift in (False, True):
+        got = kind(one, shift=shift, relaxation=relaxation).iterate(start_BM, 4, start_BN)
         for mine, theirs in zip(got, expected, strict=True):
             torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=0)
 
@@ -49,5 +56,5 @@ def test_opposite_tokens_at_the_smallest_exponential_epsilon():
         x_BND, y_BMD, None, None, None, None, cost="cosine", epsilon=0.01, epsilon_mode="absolute", rho=None, check=True
     )
     operators = DenseExp(one, shift=True)
-    plan_BNM = operators.plan(*operators.iterate(torch.zeros(1, 3), 10))
+    plan_BNM = operators.apply_plan(*operators.iterate(torch.zeros(1, 3), 10), torch.eye(3)[None], 1).values
     torch.testing.assert_close(plan_BNM, torch.full((1, 3, 3), 1 / 9), atol=1e-6, rtol=0)

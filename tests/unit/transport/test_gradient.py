@@ -140,7 +140,10 @@ def test_debiased_relative_epsilon_is_that_of_the_pair():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gradient": "implicit"}, "expected 'envelope' or 'unrolled'"),
+        ({"gradient": "exact"}, "expected 'envelope', 'unrolled' or 'implicit'"),
+        ({"debias": True, "mass": 0.5}, "mass and start describe only one"),
+        ({"gradient": "implicit", "mass": 0.5}, "has 'envelope' only"),
+        ({"gradient": "unrolled", "schedule": (2.0,)}, "plain iterations from zero"),
         ({"debias": True, "rho": 0.1}, "exclude each other"),
         ({"gradient": "unrolled", "backend": "blockwise"}, "'unrolled' needs 'dense'"),
         ({"gradient": "unrolled", "domain": "exp"}, "'unrolled' needs 'log'"),

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from optical_scale.errors import TransportError
 from optical_scale.transport import solve
 from optical_scale.transport.reference import as_array, cost_matrix
 from tests.unit.transport.problems import crop, ragged_tokens
@@ -61,3 +62,22 @@ def test_outputs_carry_no_gradient():
     out = solve(x_BND, x_BND)
     assert not out.primal_cost().requires_grad
     assert not out.f_BN.requires_grad
+
+
+def test_top_matches_are_the_largest_shares_of_each_row():
+    batch = ragged_tokens([6, 4], [3, 5])
+    out = solve(*batch, epsilon=0.05)
+    shares, columns = out.top_matches(2)
+    rows = out.plan() / out.plan().sum(2, keepdim=True).clamp_min(1e-30)
+    torch.testing.assert_close(shares, rows.topk(2, 2).values)
+    torch.testing.assert_close(rows.gather(2, columns), shares)
+    assert (shares[1, 4:] == 0).all()
+    with pytest.raises(TransportError, match="k is 6"):
+        out.top_matches(6)
+
+
+def test_panels_make_up_the_plan():
+    out = solve(*ragged_tokens([6, 4], [3, 5]))
+    parts = [plan_BRM for _, plan_BRM, _ in out.panels(elements=20)]
+    assert len(parts) == 3
+    torch.testing.assert_close(torch.cat(parts, 1), out.plan())

@@ -65,7 +65,7 @@ NO_TOKENS = torch.tensor([[True, True, False], [False, False, False]])
         ({"iterations": 0}, "iterations is 0"),
         ({"tolerance": -1.0}, "tolerance is -1.0"),
         ({"cost": "euclid"}, "cost is 'euclid'; expected one of cosine, sqeuclidean, dot"),
-        ({"backend": "cuda"}, "expected one of auto, dense, blockwise"),
+        ({"backend": "cuda"}, "expected one of auto, dense, streamed, blockwise"),
     ],
 )
 def test_ill_posed_problems_are_explained(changes, message):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from optical_scale.errors import TransportError
-from optical_scale.transport import solve
+from optical_scale.transport import choose, native, solve
 from tests.unit.transport.problems import ragged_tokens
 
 
@@ -24,8 +24,12 @@ def test_domain_is_chosen_by_epsilon_and_explained(epsilon, backend, domain, sai
 
 def test_backend_is_chosen_by_size(monkeypatch):
     batch = ragged_tokens([4], [3])
+    monkeypatch.setattr(native, "sweeps", lambda: None)
     assert solve(*batch).choice.backend == "dense"
-    monkeypatch.setitem(solve.__globals__, "DENSE_BYTES", 8)
+    monkeypatch.setattr(choose, "_LARGE_PAIR", 12)
+    assert solve(*batch).choice.backend == "streamed"
+    assert solve(*batch, domain="log").choice.backend == "dense"
+    monkeypatch.setattr(choose, "STORED_BYTES", 8)
     choice = solve(*batch).choice
     assert choice.backend == "blockwise"
     assert "above" in choice.reason
@@ -43,7 +47,7 @@ def test_additive_cost_cannot_be_forced_into_blockwise_scalings():
 
 
 def test_a_solve_that_leaves_the_range_is_redone_in_the_log_domain(monkeypatch):
-    monkeypatch.setitem(solve.__globals__, "RANGE_OVER_EPSILON", 1e9)
+    monkeypatch.setattr(choose, "RANGE_OVER_EPSILON", 1e9)
     # Two groups between which single precision sees no path: scalings drift apart by a factor three per iteration.
     x_BND = torch.tensor([[[1.0, 0.0]] * 3 + [[-1.0, 0.0]]])
     y_BMD = torch.tensor([[[1.0, 0.0]] + [[-1.0, 0.0]] * 3])

@@ -1,0 +1,155 @@
+/* Sinkhorn sweeps in the exponential domain, float32. One read of the kernel serves both halves of an iteration: a row's
+ * scaling is known once its own product is complete, and the row is still in cache when it joins the column sums.
+ *
+ * Compiled on first use by native.py; every function has a counterpart in plain PyTorch. No NaN is hidden: a product
+ * that under- or overflows gives an infinite scaling, which the caller finds.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define ROWS 4
+/* Column sums are collected over this many rows before they join the total, which bounds the growth of rounding. */
+#define BLOCK 64
+
+/* e^x for |x| <= 87 within 1 ulp or so: Cody and Waite's reduction and the polynomial of
+ * Cephes (Moshier); written for the vectoriser. */
+static inline float exponential(float x) {
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 88.0f ? 88.0f : x;
+    const float k = rintf(x * 1.44269504088896341f);
+    /* fmaf, so that no compiler merges the two parts of log 2. */
+    const float r = fmaf(-k, -2.12194440e-4f, fmaf(-k, 0.693359375f, x));
+    float p = 1.9875691500e-4f;
+    p = fmaf(p, r, 1.3981999507e-3f);
+    p = fmaf(p, r, 8.3334519073e-3f);
+    p = fmaf(p, r, 4.1665795894e-2f);
+    p = fmaf(p, r, 1.6666665459e-1f);
+    p = fmaf(p, r, 5.0000001201e-1f);
+    p = fmaf(p, r * r, r);
+    int32_t bits = ((int32_t)k + 127) << 23;
+    float power;
+    memcpy(&power, &bits, 4);
+    return p * power + power;
+}
+
+/* weight * product^-power, mixed geometrically with the previous scaling when over-relaxed. */
+static inline float scaled(float weight, float product, float power, float previous, float relaxation) {
+    float next = power == 1.0f ? weight / product : weight * powf(product, -power);
+    if (relaxation != 1.0f && previous > 0.0f) next = powf(previous, 1.0f - relaxation) * powf(next, relaxation);
+    return next;
+}
+
+static inline void add_rows(const float *K, int64_t stride, int64_t rows, int64_t m, const float *u, float *sum) {
+    if (rows == ROWS) {
+        const float *k0 = K, *k1 = K + stride, *k2 = K + 2 * stride, *k3 = K + 3 * stride;
+        const float u0 = u[0], u1 = u[1], u2 = u[2], u3 = u[3];
+        for (int64_t j = 0; j < m; j++) sum[j] += (k0[j] * u0 + k1[j] * u1) + (k2[j] * u2 + k3[j] * u3);
+        return;
+    }
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t j = 0; j < m; j++) sum[j] += K[r * stride + j] * u[r];
+}
+
+/* Rows of a kernel: product with v, new u, and K^T u added to column. With exponent != 0 K holds inner products and
+ * becomes exp(exponent * K) on the way. */
+void sweep_rows(float *K, int64_t stride, int64_t n, int64_t m, const float *weight, const float *v, float *u,
+                float *column, float *scratch, float power, float relaxation, float exponent) {
+    for (int64_t start = 0; start < n; start += BLOCK) {
+        const int64_t stop = start + BLOCK < n ? start + BLOCK : n;
+        memset(scratch, 0, (size_t)m * sizeof(float));
+        for (int64_t i = start; i < stop; i += ROWS) {
+            const int64_t rows = i + ROWS < stop ? ROWS : stop - i;
+            for (int64_t r = 0; r < rows; r++) {
+                float *k = K + (i + r) * stride, product = 0.0f;
+                if (exponent != 0.0f) {
+                    for (int64_t j = 0; j < m; j++) {
+                        const float e = exponential(exponent * k[j]);
+                        k[j] = e;
+                        product += e * v[j];
+                    }
+                } else {
+                    for (int64_t j = 0; j < m; j++) product += k[j] * v[j];
+                }
+                /* A token without mass sends nothing, whatever its products. */
+                u[i + r] = weight[i + r] > 0.0f ? scaled(weight[i + r], product, power, u[i + r], relaxation) : 0.0f;
+            }
+            add_rows(K + i * stride, stride, rows, m, u + i, scratch);
+        }
+        for (int64_t j = 0; j < m; j++) column[j] += scratch[j];
+    }
+}
+
+static int64_t length(const float *weight, int64_t n) {
+    while (n > 0 && weight[n - 1] == 0.0f) n--;
+    return n;
+}
+
+/* count iterations on each of B stored kernels (N x M). u and v hold the previous scalings on entry (u may be zero, then
+ * its first update is not relaxed) and the last on exit; scratch holds 2 M floats. */
+void iterate(float *K, int64_t B, int64_t N, int64_t M, const float *weight_x, const float *weight_y, float *u, float *v,
+             float *scratch, const float *power, float relaxation, int64_t count) {
+    for (int64_t pair = 0; pair < B; pair++, K += N * M, weight_x += N, weight_y += M, u += N, v += M) {
+        const int64_t n = length(weight_x, N), m = length(weight_y, M);
+        float *column = scratch + M;
+        for (int64_t step = 0; step < count; step++) {
+            memset(column, 0, (size_t)m * sizeof(float));
+            sweep_rows(K, M, n, m, weight_x, v, u, column, scratch, power[pair], relaxation, 0.0f);
+            /* The last update is plain, so that the column masses of the plan are exact. */
+            const float mix = step + 1 < count ? relaxation : 1.0f;
+            for (int64_t j = 0; j < m; j++)
+                v[j] = weight_y[j] > 0.0f ? scaled(weight_y[j], column[j], power[pair], v[j], mix) : 0.0f;
+        }
+    }
+}
+
+/* values = exp(factor * values) in place, for |factor * values| <= 87. */
+void exponentiate(float *values, int64_t size, float factor) {
+    for (int64_t i = 0; i < size; i++) values[i] = exponential(factor * values[i]);
+}
+
+/* Unit vectors and inverse lengths of rows of x; zero rows, and rows outside the mask (which may be NULL), stay zero. */
+void unit_rows(const float *x, const uint8_t *mask, int64_t rows, int64_t width, float *unit, float *inverse) {
+    for (int64_t r = 0; r < rows; r++, x += width, unit += width) {
+        inverse[r] = 0.0f;
+        if (mask && !mask[r]) {
+            memset(unit, 0, (size_t)width * sizeof(float));
+            continue;
+        }
+        float squares = 0.0f;
+        for (int64_t d = 0; d < width; d++) squares += x[d] * x[d];
+        float scale = 1.0f;
+        if (!(squares > 1e-30f && squares < 1e30f)) {
+            /* Too long or too short to be squared: divide by the largest entry first. NaN stays NaN. */
+            float largest = 0.0f;
+            for (int64_t d = 0; d < width; d++) largest = fabsf(x[d]) <= largest ? largest : fabsf(x[d]);
+            scale = largest == 0.0f ? 1.0f : largest;
+            squares = 0.0f;
+            for (int64_t d = 0; d < width; d++) squares += (x[d] / scale) * (x[d] / scale);
+        }
+        const float norm = squares == 0.0f ? 1.0f : sqrtf(squares), factor = 1.0f / norm;
+        if (squares != 0.0f) inverse[r] = (1.0f / norm) * (1.0f / scale);
+        if (scale == 1.0f)
+            for (int64_t d = 0; d < width; d++) unit[d] = x[d] * factor;
+        else
+            for (int64_t d = 0; d < width; d++) unit[d] = x[d] / scale * factor;
+    }
+}
+
+/* product = -(product - inner unit) inverse, the cosine's gradient. */
+void pull_back_rows(float *product, const float *unit, const float *inverse, int64_t rows, int64_t width,
+                    const float *inner) {
+    for (int64_t r = 0; r < rows; r++, product += width, unit += width) {
+        const float along = inner[r], factor = -inverse[r];
+        for (int64_t d = 0; d < width; d++) product[d] = factor * (product[d] - along * unit[d]);
+    }
+}
+
+/* inner = <left, right> of each row. */
+void inner_rows(const float *left, const float *right, int64_t rows, int64_t width, float *inner) {
+    for (int64_t r = 0; r < rows; r++, left += width, right += width) {
+        float sum = 0.0f;
+        for (int64_t d = 0; d < width; d++) sum += left[d] * right[d];
+        inner[r] = sum;
+    }
+}
