@@ -105,6 +105,7 @@ def build_problem(
     if not isinstance(epsilon, Tensor) and not 0 < epsilon < float("inf"):
         raise TransportError(f"epsilon is {epsilon}; expected a finite number above 0, in units of the cost")
     geometry = build_geometry(cost, x_BND, y_BMD, mask_x_BN, mask_y_BM)
+    geometry.raw = (x_BND.detach(), y_BMD.detach())
     a_BN = _masses(x_BND, mask_x_BN, marginal_x)
     b_BM = _masses(y_BMD, mask_y_BM, marginal_y)
     epsilon_B = torch.as_tensor(epsilon, dtype=a_BN.dtype, device=a_BN.device).detach().expand(len(a_BN))

@@ -1,7 +1,7 @@
 """The front door: picks a backend and a domain, says why, and runs the loop."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,8 +15,9 @@ from optical_scale.transport.output import Choice, SinkhornOutput
 from optical_scale.transport.precision import full_precision
 from optical_scale.transport.problem import RANGE_OVER_EPSILON, EpsilonMode, TransportProblem, build_problem
 from optical_scale.transport.sinkhorn import Potentials, Sinkhorn
+from optical_scale.transport.triton import choice as triton
 
-BackendName = Literal["auto", "dense", "blockwise"]
+BackendName = Literal["auto", "dense", "blockwise", "triton", "triton_pairs", "triton_stored", "triton_tiles"]
 DomainName = Literal["auto", "log", "exp"]
 
 # Largest cost range over epsilon at which exp(+-range / 2 epsilon) leaves room in float32: cosine at epsilon 0.02.
@@ -49,7 +50,7 @@ class Settings:
         for name, value, known in (
             ("epsilon_mode", self.epsilon_mode, ("absolute", "relative")),
             ("cost", self.cost, ("cosine", "sqeuclidean", "dot")),
-            ("backend", self.backend, ("auto", "dense", "blockwise")),
+            ("backend", self.backend, get_args(BackendName)),
             ("domain", self.domain, ("auto", "log", "exp")),
         ):
             if value not in known:
@@ -101,7 +102,8 @@ def solve(
         tolerance: marginal error, as a share of the mass, at which a pair stops; checked every ten iterations.
         cost: "cosine" 1 - cos, "sqeuclidean" |x - y|^2, "dot" -<x, y>.
         rho: KL strength that replaces the marginal constraints; None means balanced.
-        backend: "dense" stores a (B, N, M) array, "blockwise" recomputes row panels; "auto" decides by size.
+        backend: "dense" stores a (B, N, M) array, "blockwise" recomputes row panels, "triton" are CUDA kernels in tiers
+            that can be forced by name; "auto" decides by device and size.
         domain: "exp" iterates on scalings, "log" on potentials; "auto" takes exp where float32 allows.
         check: validate values, and redo a solve that left float32's range in the log domain. Waits for the device.
 
@@ -183,6 +185,8 @@ def choose(problem: TransportProblem, settings: Settings) -> tuple[Choice, Opera
     Raises:
         TransportError: the exp domain was forced but cannot hold this cost at this epsilon.
     """
+    if settings.backend.startswith("triton") or (settings.backend == "auto" and triton.preferred(problem)):
+        return _choose_triton(problem, settings)
     (B, N), M = problem.a_BN.shape, problem.b_BM.shape[1]
     needed = 2 * B * N * M * problem.a_BN.element_size()
     backend, why = settings.backend, "backend forced"
@@ -207,7 +211,28 @@ def choose(problem: TransportProblem, settings: Settings) -> tuple[Choice, Opera
     return Choice(backend, domain, why), _build(problem, backend, domain, shift=shift)
 
 
+def _choose_triton(problem: TransportProblem, settings: Settings) -> tuple[Choice, Operators]:
+    """The GPU's tiers: exponential domain where float32 holds plain scalings, the log domain otherwise."""
+    ratio = _range_over_epsilon(problem, settings)
+    plain = ratio <= PLAIN_RANGE_OVER_EPSILON * (1 + 1e-6) and problem.geometry.column_BM is None
+    if settings.domain == "exp" and not plain:
+        raise TransportError(
+            f"domain='exp' with backend {settings.backend} and cost {settings.cost} holds cost range / epsilon up to "
+            f"{PLAIN_RANGE_OVER_EPSILON if problem.geometry.column_BM is None else 0.0:g}, found {ratio:.4g}; "
+            "use a larger epsilon, or domain='log' or 'auto'"
+        )
+    domain = "exp" if settings.domain != "log" and plain else "log"
+    forced = "triton" if settings.backend == "auto" else settings.backend
+    tier, why = triton.choose_tier(problem, forced, log_domain=domain == "log")
+    if settings.domain == "auto":
+        why += f"; cost range / epsilon is {ratio:.4g}, so {domain} domain"
+    return Choice(f"triton_{tier}", domain, why), triton.build(problem, tier, log_domain=domain == "log")
+
+
 def _build(problem: TransportProblem, backend: str, domain: str, *, shift: bool) -> Operators:
+    if backend.startswith("triton"):
+        tier, _ = triton.choose_tier(problem, backend, log_domain=domain == "log")
+        return triton.build(problem, tier, log_domain=domain == "log")
     if backend == "blockwise":
         return Blockwise(problem, log_domain=domain == "log")
     return DenseLog(problem) if domain == "log" else DenseExp(problem, shift=shift)
