@@ -2,6 +2,10 @@
 
 Every sum over the other side is taken by one program in a fixed order, or as PARTS partial sums that the reader adds in
 a fixed order: no atomics, so two runs agree in every bit. A pair whose flag in ``active`` is zero is left untouched.
+
+Arguments that every kernel shares: x (B, N, D) and y (B, M, D) features with factors s (B, N) and t (B, M); base of a
+side; damping (B,); active (B,) int32; sums as maxima ``*_tops`` (only with LOG) and ``*_totals``, with a leading axis
+of programs that computed a part each. B pairs, N rows, M columns, D width.
 """
 
 import triton
@@ -30,14 +34,8 @@ def half_step(
 
     Called for rows with (x, y), and for columns with the two sides exchanged.
 
-    Args:
-        x: (B, N, D) features of the side being summed for; y: (B, M, D) of the side summed over.
-        s: (B, N) and t: (B, M) factors. base: (B, M) of the side summed over; damping: (B,).
-        stored: (B, N, M) kernel with the strides given, read only if STORED; active: (B,) int32.
-        in_tops: (PARTS, B, M) maxima and in_totals: sums of the last half-step, PARTS programs each.
-        out_tops: (parts, B, N) maxima and out_totals: sums, written by part.
-        B: pairs. N: rows. M: columns. D: width.
-        stride_i: of rows in ``stored``; stride_j: of columns. span: columns of one part, a multiple of BM.
+    x, s: (B, N, D) and (B, N) of the side summed for; y, t, base: of the other side, whose last sums are ``in_*``
+    (PARTS, B, M). ``out_*`` (parts, B, N) are written. stored: (B, N, M) with the strides given, read only if STORED.
     """
     blocks = tl.cdiv(N, BN)
     pair = tl.program_id(0) // blocks
@@ -117,15 +115,10 @@ def sweep(
     sums. With one panel a program owns its pair and runs all ``count`` iterations; otherwise count is one and each
     panel leaves its part of the column sums.
 
-    Args:
-        stored: (B, N, M) kernel. base_x: (B, N); base_y: (B, M); damping: (B,); active: (B,) int32.
-        in_tops: (PARTS, B, M) maxima and in_totals: sums of the columns.
-        row_tops: (B, N) maxima and row_totals: sums of the rows, written.
-        out_tops: (PANELS, B, M) maxima and out_totals: sums of the columns, written by panel.
-        B: pairs. N: rows. M: columns. rows: rows of one panel, a multiple of R. count: iterations.
+    stored: (B, N, M). ``in_*`` (PARTS, B, M) are the last column sums; ``row_*`` (B, N), ``out_*`` (PANELS, B, M) are
+    written. rows: of one panel, a multiple of R.
     """
-    pair = tl.program_id(0) // PANELS
-    panel = tl.program_id(0) % PANELS
+    pair, panel = tl.program_id(0) // PANELS, tl.program_id(0) % PANELS
     if tl.load(active + pair) == 0:
         return
     pair64 = pair.to(tl.int64)
@@ -209,13 +202,8 @@ def apply(
 ):  # fmt: skip
     """``P values`` and the row sums of P: grid (pairs x row blocks, blocks of E), P formed a tile at a time.
 
-    Args:
-        x: (B, N, D) and y: (B, M, D) features; s: (B, N) and t: (B, M) factors.
-        u: (B, N) and v: (B, M) weights as logarithms, so that ``P = 2^(inner + u + v)``.
-        stored: (B, N, M) kernel with the strides given, read only if STORED.
-        values: (B, M, E); factors: (B, M), multiplied to the rows of values if FACTORS.
-        out: (B, N, E) and mass: (B, N), written.
-        N: rows. M: columns. D: width. E: width of the values. stride_i, stride_j: of ``stored``.
+    u: (B, N) and v: (B, M) are logarithms, ``P = 2^(inner + u + v)``. stored: (B, N, M) with the strides given, if
+    STORED. values: (B, M, E), their rows multiplied by factors (B, M) if FACTORS. out: (B, N, E) and mass: (B, N).
     """
     blocks = tl.cdiv(N, BN)
     pair = (tl.program_id(0) // blocks).to(tl.int64)

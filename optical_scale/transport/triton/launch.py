@@ -15,8 +15,8 @@ SWEEP_COLUMNS = 16_384
 OWNED_TOKENS = 256
 # Bytes of partial column sums that all panels may read again each iteration instead of a launch that adds them.
 _REREAD_BYTES = 8 << 20
-# Multiprocessors of an H100 or H200, for the interpreter.
-_PROCESSORS = 132
+# The interpreter runs programs one after the other: enough of them to divide the work at all.
+_PROCESSORS = 4
 
 
 def processors(device: torch.device) -> int:
@@ -84,11 +84,11 @@ class SweepGrid:
     @classmethod
     def of(cls, device: torch.device, B: int, N: int, M: int, *, owned: bool) -> "SweepGrid":
         """One panel per pair if owned or pairs fill the device, else as many as give every multiprocessor one."""
-        BM = power_of_two(M)
-        R = max(1, min(power_of_two(N, least=1), (1 << 14) // BM))
-        warps = 4 if BM * R <= 1 << 11 else 8 if BM * R <= 1 << 13 else 16
         available = processors(device)
-        panels = 1 if owned or available <= 2 * B else min(divide_up(N, R), max(1, available // B))
+        panels = 1 if owned or available <= 2 * B else min(N, max(1, available // B))
+        BM = power_of_two(M)
+        R = max(1, min(power_of_two(divide_up(N, panels), least=1), (1 << 14) // BM))
+        warps = 4 if BM * R <= 1 << 11 else 8 if BM * R <= 1 << 13 else 16
         rows = divide_up(divide_up(N, panels), R) * R
         panels = divide_up(N, rows)
         merged = panels > 1 and B * panels * panels * M * 4 > _REREAD_BYTES

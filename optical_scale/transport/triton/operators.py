@@ -95,15 +95,13 @@ class TritonOperators:
         self._owned = tier == "pairs" and power_of_two(self._N) * power_of_two(self._M) > PAIR_ELEMENTS
         self._stored = self._build() if tier == "stored" or self._owned else None
 
-    def iterate(self, g_BM: Tensor, count: int, active_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """See the protocol; pairs that are not active keep their g and have no f worth reading.
+    def iterate(self, g_BM: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """See the protocol."""
+        return self.iterate_some(g_BM, count, self._all_active_B)
 
-        Args:
-            g_BM: where to start.
-            count: full iterations.
-            active_B: bool, pairs to work on; the others cost one read of a flag. None means all.
-        """
-        active_B = self._all_active_B if active_B is None else active_B.to(torch.int32)
+    def iterate_some(self, g_BM: Tensor, count: int, active_B: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`~optical_scale.transport.operators.Skipping`."""
+        active_B = active_B.to(torch.int32)
         column_lse_BM = self._y.offset - g_BM * (self._unit_B1 / self._damping_B1)
         if self.tier == "pairs" and not self._owned:
             row_lse_BN, column_lse_BM = self._solve_pairs(column_lse_BM, count, active_B)

@@ -83,6 +83,20 @@ def weigh(base, top, total, damping, LOG: tl.constexpr, BALANCED: tl.constexpr):
 
 
 @triton.jit
+def add_part(tops, totals, at, ok, top, total, LOG: tl.constexpr):
+    """One more partial sum added to ``total 2^top``."""
+    more = tl.load(totals + at, mask=ok, other=1.0)
+    if LOG:
+        more_top = tl.load(tops + at, mask=ok, other=0.0)
+        new_top = tl.maximum(top, more_top)
+        total = total * tl.exp2(top - finite(new_top)) + more * tl.exp2(more_top - finite(new_top))
+        top = new_top
+    else:
+        total += more
+    return top, total
+
+
+@triton.jit
 def load_weights(
     base, tops, totals, t, ok, stride, damping,
     PARTS: tl.constexpr, LOG: tl.constexpr, BALANCED: tl.constexpr,
@@ -94,13 +108,11 @@ def load_weights(
     top = tl.zeros_like(total)
     if LOG:
         top = tl.load(tops + t, mask=ok, other=0.0)
-    for part in range(1, PARTS):
-        more = tl.load(totals + part * stride + t, mask=ok, other=1.0)
-        if LOG:
-            more_top = tl.load(tops + part * stride + t, mask=ok, other=0.0)
-            new_top = tl.maximum(top, more_top)
-            total = total * tl.exp2(top - finite(new_top)) + more * tl.exp2(more_top - finite(new_top))
-            top = new_top
-        else:
-            total += more
+    # Unrolled where the reader is a loop over tiles: only innermost loops have their loads pipelined.
+    if PARTS <= 8:
+        for part in tl.static_range(1, PARTS):
+            top, total = add_part(tops, totals, part * stride + t, ok, top, total, LOG)
+    else:
+        for part in range(1, PARTS):
+            top, total = add_part(tops, totals, part * stride + t, ok, top, total, LOG)
     return weigh(base_t, top, total, damping, LOG, BALANCED)
