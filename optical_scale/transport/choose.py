@@ -4,7 +4,7 @@ A backend for another device joins in :func:`build`.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
@@ -16,8 +16,11 @@ from optical_scale.transport.geometry import CosineGeometry, CostName
 from optical_scale.transport.operators import Operators
 from optical_scale.transport.output import Choice
 from optical_scale.transport.problem import RANGE_OVER_EPSILON, EpsilonMode, TransportProblem
+from optical_scale.transport.triton import choice as triton
 
-BackendName = Literal["auto", "dense", "streamed", "blockwise"]
+BackendName = Literal[
+    "auto", "dense", "streamed", "blockwise", "triton", "triton_pairs", "triton_stored", "triton_tiles"
+]
 DomainName = Literal["auto", "log", "exp"]
 
 # Largest cost range over epsilon at which exp(+-range / 2 epsilon) leaves room in float32: cosine at epsilon 0.02.
@@ -61,7 +64,7 @@ class Settings:
         for name, value, known in (
             ("epsilon_mode", self.epsilon_mode, ("absolute", "relative")),
             ("cost", self.cost, ("cosine", "sqeuclidean", "dot")),
-            ("backend", self.backend, ("auto", "dense", "streamed", "blockwise")),
+            ("backend", self.backend, get_args(BackendName)),
             ("domain", self.domain, ("auto", "log", "exp")),
         ):
             if value not in known:
@@ -84,6 +87,8 @@ def choose(problem: TransportProblem, settings: Settings) -> tuple[Choice, Opera
         TransportError: the exp domain was forced but cannot hold this cost at this epsilon, or "streamed", which
             has no other domain, was.
     """
+    if settings.backend.startswith("triton"):
+        return _choose_triton(problem, settings)
     ratio = _range_over_epsilon(problem, settings)
     plain = ratio <= PLAIN_RANGE_OVER_EPSILON * (1 + 1e-6) and problem.geometry.plain
     shiftable = ratio <= RANGE_OVER_EPSILON * (1 + 1e-6)
@@ -117,16 +122,38 @@ def build(problem: TransportProblem, backend: str, domain: str, relaxation: floa
 
     Args:
         problem: the problem.
-        backend: "dense", "streamed" or "blockwise".
+        backend: "dense", "streamed", "blockwise" or a tier of "triton".
         domain: "exp" or "log".
         relaxation: over-relaxation, one for none.
         shift: whether a stored kernel has to be shifted into range.
     """
+    if backend.startswith("triton"):
+        tier, _ = triton.choose_tier(problem, backend, log_domain=domain == "log")
+        return triton.build(problem, tier, log_domain=domain == "log")
     if backend == "blockwise":
         return Blockwise(problem, log_domain=domain == "log", relaxation=relaxation)
     if domain == "log":
         return DenseLog(problem, relaxation=relaxation)
     return (Streamed if backend == "streamed" else DenseExp)(problem, shift=shift, relaxation=relaxation)
+
+
+def _choose_triton(problem: TransportProblem, settings: Settings) -> tuple[Choice, Operators]:
+    """The GPU's tiers: exponential domain where float32 holds plain scalings, the log domain otherwise."""
+    if settings.relaxation != 1 or settings.mass is not None:
+        raise TransportError(f"backend {settings.backend!r} has no relaxation and no partial mass; use 'dense'")
+    ratio, additive = _range_over_epsilon(problem, settings), problem.geometry.column_BM is not None
+    plain = ratio <= PLAIN_RANGE_OVER_EPSILON * (1 + 1e-6) and not additive
+    if settings.domain == "exp" and not plain:
+        raise TransportError(
+            f"domain='exp' with backend {settings.backend} and cost {settings.cost} holds cost range / epsilon up to "
+            f"{0.0 if additive else PLAIN_RANGE_OVER_EPSILON:g}, found {ratio:.4g}; use a larger epsilon, or "
+            "domain='log' or 'auto'"
+        )
+    domain: DomainName = "exp" if settings.domain != "log" and plain else "log"
+    tier, why = triton.choose_tier(problem, settings.backend, log_domain=domain == "log")
+    if settings.domain == "auto":
+        why += f"; cost range / epsilon is {ratio:.4g}, so {domain} domain"
+    return Choice(f"triton_{tier}", domain, why), triton.build(problem, tier, log_domain=domain == "log")
 
 
 def _backend(problem: TransportProblem, domain: str) -> tuple[BackendName, str]:

@@ -32,10 +32,14 @@ class Geometry:
         constant: added to every entry.
         scale: factor of the inner product.
         plain: whether ``exp(scale <p, q> / epsilon)`` and the constant are all of the kernel.
+        unit_length: whether features are divided by their norm.
+        raw: the vectors as they were given, for kernels that multiply half precision exactly; None if unknown.
     """
 
     constant: float = 0.0
     scale: float = 1.0
+    unit_length: bool = False
+    raw: tuple[Tensor, Tensor] | None = None
 
     def __init__(self, p_BND: Tensor, q_BMD: Tensor, row_BN: Tensor | None, column_BM: Tensor | None) -> None:
         self.p_BND, self.q_BMD, self.row_BN, self.column_BM = p_BND, q_BMD, row_BN, column_BM
@@ -143,6 +147,7 @@ class CosineGeometry(Geometry):
     """``C_ij = 1 - <x_i, y_j> / (|x_i| |y_j|)``, in [0, 2]. A zero vector has cost 1 to everything and no gradient."""
 
     constant = 1.0
+    unit_length = True
 
     def __init__(
         self, x_BND: Tensor, y_BMD: Tensor, mask_x_BN: Tensor | None = None, mask_y_BM: Tensor | None = None

@@ -4,7 +4,7 @@ Half-steps are not part of the protocol on purpose. A backend owns whole iterati
 potentials between them, read its kernel once for both halves, or run all of them in one launch.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -42,6 +42,15 @@ class Operators(Protocol):
 
     def apply_plan(self, f_BN: Tensor, g_BM: Tensor, values: Tensor, axis: int) -> PlanProduct:
         """``P values`` for (B, M, E) values and axis 1, ``P^T values`` for (B, N, E) values and axis 0."""
+        ...
+
+
+@runtime_checkable
+class Skipping(Protocol):
+    """A backend whose launches look at a flag on the device, so that nobody has to wait for it."""
+
+    def iterate_some(self, g_BM: Tensor, count: int, active_B: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``iterate`` for pairs that are active (bool); what is returned for others means nothing."""
         ...
 
 

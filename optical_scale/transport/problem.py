@@ -129,6 +129,7 @@ def build_problem(
     """
     _check_shapes(x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
     geometry = build_geometry(cost, x_BND, y_BMD, mask_x_BN, mask_y_BM)
+    geometry.raw = (x_BND.detach(), y_BMD.detach())
     return finish_problem(
         geometry,
         masses(x_BND[..., 0], mask_x_BN, marginal_x, "marginal_x"),

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from optical_scale.transport.operators import Operators
+from optical_scale.transport.operators import Operators, Skipping
 
 # Share of the total mass that may be misplaced before a fixed-iteration solve is reported as not converged.
 REPORTED_TOLERANCE = 1e-2
@@ -27,7 +27,8 @@ class Sinkhorn:
     Attributes:
         iterations: full iterations, each updating f then g; the most that are run when a tolerance is set.
         tolerance: stop a pair once its marginal error is at most this; None runs all iterations and never waits.
-        check_every: iterations between checks. Each check waits for the device once.
+        check_every: iterations between checks. Each check waits for the device once, unless the operators can skip pairs
+            by a flag on the device; these run on to the last iteration, with nothing left to do.
     """
 
     iterations: int = 20
@@ -48,15 +49,19 @@ class Sinkhorn:
             f_BN, g_BM = operators.iterate(g_BM, self.iterations, previous_BN)
             return Potentials(f_BN, g_BM, used_B + self.iterations)
         settled_B = torch.zeros_like(used_B, dtype=torch.bool)
+        skipping = operators if isinstance(operators, Skipping) else None
         for done in range(0, self.iterations, self.check_every):
             count = min(self.check_every, self.iterations - done)
-            next_f_BN, next_g_BM = operators.iterate(g_BM, count, f_BN if done else previous_BN)
+            if skipping is None:
+                next_f_BN, next_g_BM = operators.iterate(g_BM, count, f_BN if done else previous_BN)
+            else:
+                next_f_BN, next_g_BM = skipping.iterate_some(g_BM, count, ~settled_B)
             f_BN = torch.where(settled_B[:, None], f_BN, next_f_BN)
             g_BM = torch.where(settled_B[:, None], g_BM, next_g_BM)
             used_B = torch.where(settled_B, used_B, done + count)
             error_B = problem.marginal_error(f_BN, operators.row_mass(f_BN, g_BM))
             settled_B = settled_B | (error_B <= self.tolerance)
-            if bool(settled_B.all()):
+            if skipping is None and bool(settled_B.all()):
                 break
         return Potentials(f_BN, g_BM, used_B)
 
