@@ -54,7 +54,7 @@ class SinkhornCost:
     choice: Choice
 
 
-def sinkhorn_cost(
+def sinkhorn_cost(  # noqa: D417 - the others are documented by solve
     x_BND: Tensor,
     y_BMD: Tensor,
     mask_x_BN: Tensor | None = None,
@@ -80,25 +80,17 @@ def sinkhorn_cost(
 ) -> SinkhornCost:
     """Differentiable ``<P, C>`` of each pair, P the entropic plan (as in OPTICAL, arXiv 2301.12566).
 
-    Most arguments are those of :func:`~optical_scale.transport.solve.solve`. Marginals that require a gradient get one
-    (zero where they are zero); epsilon does not.
+    Arguments without a line here are those of :func:`~optical_scale.transport.solve.solve`. Marginals that require a
+    gradient get one (zero where they are zero); epsilon does not.
 
     Args:
         x_BND: (B, N, D); a gradient is computed only if it requires one.
         y_BMD: (B, M, D), the same.
-        mask_x_BN: see ``solve``.
-        mask_y_BM: see ``solve``.
-        marginal_x: see ``solve``.
-        marginal_y: see ``solve``.
-        epsilon: see ``solve``.
         epsilon_mode: see ``solve``; with ``debias`` the self-transports use the epsilon of the pair (x, y).
-        iterations: see ``solve``.
         tolerance: see ``solve``; not with "unrolled".
-        cost: see ``solve``.
         rho: see ``solve``; not with ``debias``.
         backend: see ``solve``; "unrolled" is always dense.
         domain: see ``solve``; "unrolled" is always log.
-        check: see ``solve``.
         mass: see ``solve``; only with "envelope", not with ``debias``.
         relaxation: see ``solve``; not with "unrolled".
         schedule: see ``solve``; not with "unrolled".
@@ -117,6 +109,17 @@ def sinkhorn_cost(
         epsilon, epsilon_mode, iterations, tolerance, cost, rho, backend, domain, check, mass, relaxation, schedule
     )
     _check_combination(settings, gradient, debias, start)
+    return _cost(settings, gradient, debias, start, (x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y))
+
+
+def _cost(
+    settings: Settings,
+    gradient: str,
+    debias: bool,
+    start: Start | None,
+    inputs: tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None],
+) -> SinkhornCost:
+    x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y = inputs
 
     def one(x: Tensor, y: Tensor, *rest: Tensor | None) -> SinkhornCost:
         if gradient == "unrolled":

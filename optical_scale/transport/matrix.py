@@ -14,7 +14,7 @@ from optical_scale.transport.problem import EpsilonMode, finish_problem, masses
 from optical_scale.transport.solve import Start, run
 
 
-def solve_matrix(
+def solve_matrix(  # noqa: D417 - the others are documented by solve
     cost_BNM: Tensor,
     mask_x_BN: Tensor | None = None,
     mask_y_BM: Tensor | None = None,
@@ -40,20 +40,7 @@ def solve_matrix(
         cost_BNM: costs, any floating dtype; never read outside the masks.
         mask_x_BN: rows that exist, None for all.
         mask_y_BM: columns that exist, None for all.
-        marginal_x: as ``solve``; so are the other arguments.
-        marginal_y: as ``solve``.
-        epsilon: as ``solve``.
-        epsilon_mode: as ``solve``.
-        iterations: as ``solve``.
-        tolerance: as ``solve``.
-        rho: as ``solve``.
-        backend: as ``solve``; "blockwise" reads the matrix in panels and stores no second one.
-        domain: as ``solve``.
-        check: as ``solve``.
-        mass: as ``solve``.
-        relaxation: as ``solve``.
-        schedule: as ``solve``.
-        start: as ``solve``.
+        backend: as ``solve``, like all that follow; "blockwise" reads the matrix in panels and stores no second one.
 
     Returns:
         The solution, without gradient; :func:`matrix_cost` has one.
@@ -64,19 +51,8 @@ def solve_matrix(
     settings = Settings(
         epsilon, epsilon_mode, iterations, tolerance, "cosine", rho, backend, domain, check, mass, relaxation, schedule
     )
-    if cost_BNM.ndim != 3 or not cost_BNM.is_floating_point() or 0 in cost_BNM.shape[1:]:
-        raise TransportError(
-            f"cost is {cost_BNM.dtype} {tuple(cost_BNM.shape)}; expected floating (pairs, rows, columns)"
-        )
     with torch.no_grad():
-        cost = cost_BNM.to(working_dtype(cost_BNM))
-        for name, mask, dimension in (("mask_x_BN", mask_x_BN, 1), ("mask_y_BM", mask_y_BM, 2)):
-            if mask is None:
-                continue
-            if mask.dtype != torch.bool or mask.shape != (len(cost), cost.shape[dimension]):
-                found = f"{mask.dtype} {tuple(mask.shape)}"
-                raise TransportError(f"{name} is {found}; expected bool ({len(cost)}, {cost.shape[dimension]})")
-            cost = cost.masked_fill(~mask.unsqueeze(3 - dimension), 0.0)
+        cost = _prepared(cost_BNM, mask_x_BN, mask_y_BM)
         problem = finish_problem(
             MatrixGeometry(cost),
             masses(cost[:, :, 0], mask_x_BN, marginal_x, "marginal_x"),
@@ -90,6 +66,23 @@ def solve_matrix(
             mass=mass,
         )
         return run(settings, problem, start).output()
+
+
+def _prepared(cost_BNM: Tensor, mask_x_BN: Tensor | None, mask_y_BM: Tensor | None) -> Tensor:
+    """The cost in the working dtype, zero outside the masks."""
+    if cost_BNM.ndim != 3 or not cost_BNM.is_floating_point() or 0 in cost_BNM.shape[1:]:
+        raise TransportError(
+            f"cost is {cost_BNM.dtype} {tuple(cost_BNM.shape)}; expected floating (pairs, rows, columns)"
+        )
+    cost = cost_BNM.to(working_dtype(cost_BNM))
+    for name, mask, dimension in (("mask_x_BN", mask_x_BN, 1), ("mask_y_BM", mask_y_BM, 2)):
+        if mask is None:
+            continue
+        if mask.dtype != torch.bool or mask.shape != (len(cost), cost.shape[dimension]):
+            found = f"{mask.dtype} {tuple(mask.shape)}"
+            raise TransportError(f"{name} is {found}; expected bool ({len(cost)}, {cost.shape[dimension]})")
+        cost = cost.masked_fill(~mask.unsqueeze(3 - dimension), 0.0)
+    return cost
 
 
 def matrix_cost(cost_BNM: Tensor, output: SinkhornOutput) -> Tensor:

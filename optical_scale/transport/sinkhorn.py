@@ -27,8 +27,8 @@ class Sinkhorn:
     Attributes:
         iterations: full iterations, each updating f then g; the most that are run when a tolerance is set.
         tolerance: stop a pair once its marginal error is at most this; None runs all iterations and never waits.
-        check_every: iterations between checks. Each check waits for the device once, unless the operators can skip pairs
-            by a flag on the device; these run on to the last iteration, with nothing left to do.
+        check_every: iterations between checks. Each check waits for the device once, unless the backend can skip
+            pairs by a flag on the device; it runs on to the last iteration, with nothing left to do.
     """
 
     iterations: int = 20
