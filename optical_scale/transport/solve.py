@@ -82,9 +82,8 @@ def solve(
         tolerance: marginal error, as a share of the mass, at which a pair stops; checked every ten iterations.
         cost: "cosine" 1 - cos, "sqeuclidean" |x - y|^2, "dot" -<x, y>.
         rho: KL strength that replaces the marginal constraints; None means balanced.
-        backend: "dense" stores a (B, N, M) array and works on all pairs at once, "streamed" stores it and reads it once
-            per iteration, pair by pair, "blockwise" recomputes row panels; "auto" decides by size and device. "triton"
-            are CUDA kernels in tiers that can be forced by name; "auto" leaves them out until they were run on a GPU.
+        backend: "dense" stores a (B, N, M) array, "streamed" stores it and reads it once per iteration, pair by pair,
+            "blockwise" recomputes row panels, "triton" are CUDA kernels (never yet run on a GPU); "auto" decides.
         domain: "exp" iterates on scalings, "log" on potentials; "auto" takes exp where float32 allows.
         check: validate values, and redo a solve that left float32's range in the log domain. Waits for the device.
         mass: what a partial plan moves (Benamou et al. 2015), one number or one per pair (B,): row masses are at most
