@@ -31,7 +31,7 @@ class Phase(Schema):
 class Bucketing(Schema):
     """Micro-batches of pairs that are about equally long."""
 
-    look_ahead: PositiveInt = 4096
+    look_ahead: PositiveInt = 8192
     """Pairs sorted together; more means less padding. At least one step is."""
     tokens: PositiveInt | None = None
     """Most tokens of a micro-batch, both sides and padding included: rows x (longest English + longest target)."""

@@ -116,9 +116,7 @@ def test_counts_inside_a_block_are_those_of_the_pairs_handed_out():
     counted = Counter({"de": 0, "sw": 0})
     for step in range(21):
         assert plan.drawn(step) == counted
-        counted.update(
-            sources[row.source].language for n in plan.numbers(step, World()) for row in plan.rows(step, n)
-        )
+        counted.update(sources[row.source].language for n in plan.numbers(step, World()) for row in plan.rows(step, n))
 
 
 def test_what_does_not_fit_is_refused():
@@ -126,5 +124,5 @@ def test_what_does_not_fit_is_refused():
         strand(bucketing=bucketing(budget=BUDGETS[0]), micro_batch_pairs=2)
     with pytest.raises(StreamError, match="16 is not a positive multiple of lanes 5"):
         strand(bucketing=bucketing(budget=BUDGETS[0], lanes=5))
-    with pytest.raises(StreamError, match="8 lanes cannot be dealt to 3 ranks; .* for example 9"):
+    with pytest.raises(StreamError, match=r"8 lanes cannot be dealt to 3 ranks; .* for example 9"):
         strand(bucketing=bucketing(budget=BUDGETS[0], lanes=8)).plan.check(World(0, 3))

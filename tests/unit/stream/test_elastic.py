@@ -131,7 +131,5 @@ def test_damaged_states_of_strands_are_refused():
     state = stream.state()
     with pytest.raises(ResumeError, match="damaged"):
         stream.restore({"version": 1, "step": "x", "strands": {}})
-    with pytest.raises(ResumeError, match="pairs: steps so far were 0, are 2 .the shares changed"):
+    with pytest.raises(ResumeError, match=r"pairs: steps so far were 0, are 2 .the shares changed"):
         stream.restore(state | {"step": 3})
-
-
