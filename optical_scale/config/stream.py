@@ -11,8 +11,8 @@ from optical_scale.config.schema import Schema
 class Source(Schema):
     """A folder written by `optical-scale convert`."""
 
-    shards: Path
-    """Folder with manifest.json."""
+    shards: str
+    """Folder with manifest.json, or a URL that fsspec can read, such as s3://bucket/folder."""
     languages: list[str] | None = None
     """Languages to take; null takes all."""
 
@@ -54,6 +54,17 @@ class Bucketing(Schema):
         return self
 
 
+class Cache(Schema):
+    """Local copies of shards behind URLs."""
+
+    folder: Path
+    """On every node, shared by its processes."""
+    gigabytes: PositiveFloat = 100.0
+    """The least recently opened shards are deleted above this."""
+    attempts: PositiveInt = 5
+    """Tries of a failing read, with growing waits in between."""
+
+
 class Faults(Schema):
     """What happens to samples that cannot be used: missing or damaged shards, images that do not decode."""
 
@@ -81,6 +92,8 @@ class Stream(Schema):
     curriculum: list[Phase] = []
     """Other temperatures or weights from later steps on."""
     faults: Faults = Faults()
+    cache: Cache | None = None
+    """Needed if a source is a URL."""
     workers: NonNegativeInt = 0
     """Loader processes per rank."""
 
@@ -101,6 +114,8 @@ class Stream(Schema):
             )
         if not budget and self.micro_batch_pairs is None:
             raise ValueError("set micro_batch_pairs, or a budget in `bucketing`")
+        if self.cache is None and any("://" in source.shards for source in self.sources):
+            raise ValueError("a source is a URL; set cache.folder to a local folder for its shards")
         starts = [phase.from_step for phase in self.curriculum]
         if starts != sorted(set(starts)):
             raise ValueError(f"curriculum: from_step must ascend; found {starts}")
