@@ -1,6 +1,6 @@
 """The stream against plain webdataset, in one process on the same shards: `python benchmarks/stream.py PART … OPTIONS`.
 
-    python benchmarks/stream.py speed resume uneven --shards shards/multi30k/train \
+    python benchmarks/stream.py --shards shards/multi30k/train \
         --source-tokenizer models/all-MiniLM-L6-v2 --target-tokenizer tokenizers/multi30k
 
 Times of `speed` are process CPU seconds, the minimum over alternated repetitions, so that a busy machine slows both
@@ -13,10 +13,12 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import webdataset
 
 from optical_scale.backbones.tokenizers import TextTokenizer
@@ -27,15 +29,17 @@ from optical_scale.shards.index import index_path
 from optical_scale.shards.manifest import Manifest, ShardEntry, write_manifest
 from optical_scale.shards.reader import ShardFolder
 from optical_scale.shards.writer import write_shards
+from optical_scale.stream.buckets import Bucketing, Budget
 from optical_scale.stream.collate import PairCollator
+from optical_scale.stream.forecast import shape
 from optical_scale.stream.loader import StreamLoader
 from optical_scale.stream.mixing import Mixture
 from optical_scale.stream.strand import make_strand, portions_of
 
 
-def webdataset_samples(shards: Path) -> webdataset.WebDataset:
+def webdataset_samples(shards: Path, pattern: str = "*.tar") -> webdataset.WebDataset:
     """A bare pipeline: no shuffle, shards split by node as its documentation advises."""
-    urls = sorted(str(path.resolve()) for path in shards.glob("*.tar"))
+    urls = sorted(str(path.resolve()) for path in shards.glob(pattern))
     return webdataset.WebDataset(urls, shardshuffle=False, nodesplitter=webdataset.split_by_node, empty_check=False)
 
 
@@ -44,19 +48,22 @@ def to_pair(sample: dict[str, bytes]) -> TextPair:
     return TextPair(sample["__key__"], fields["language"], fields["source"], fields["target"], fields["corpus"])
 
 
-def theirs(shards: Path, collate: PairCollator, rows: int) -> Iterator[PairBatch]:
-    return iter(webdataset_samples(shards).map(to_pair).batched(rows, collation_fn=collate, partial=False))
+def theirs(shards: Path, collate: PairCollator, rows: int, language: str) -> Iterator[PairBatch]:
+    samples = webdataset_samples(shards, f"bitext-{language}-*.tar")
+    return iter(samples.map(to_pair).batched(rows, collation_fn=collate, partial=False))
 
 
-def make_loader(shards: Path, collate: PairCollator, world: World | None = None, **settings) -> StreamLoader:
+def make_loader(
+    shards: Path, collate: PairCollator, world: World | None = None, languages: Sequence[str] = (), **settings
+) -> StreamLoader:
     folder = ShardFolder(shards)
-    sources = [folder.select(language) for language in folder.languages]
+    sources = [folder.select(language) for language in languages or folder.languages]
     mixture = Mixture(portions_of(sources))
     return StreamLoader([make_strand(sources, collate, mixture, seed=0, **settings)], world=world or World())
 
 
-def ours(shards: Path, collate: PairCollator, rows: int) -> Iterator[PairBatch]:
-    loader = make_loader(shards, collate, pairs_per_step=rows, micro_batch_pairs=rows)
+def ours(shards: Path, collate: PairCollator, rows: int, language: str) -> Iterator[PairBatch]:
+    loader = make_loader(shards, collate, None, [language], pairs_per_step=rows, micro_batch_pairs=rows)
     return (batch for step in loader for batch in step)
 
 
@@ -67,22 +74,82 @@ def drain(batches: Iterator[PairBatch], count: int) -> float:
     return time.process_time() - start
 
 
+class Count(PairCollator):
+    """Reads and does not tokenise: what is left is the loaders' own work."""
+
+    def __call__(self, records, epochs=None) -> int:  # type: ignore[override]
+        return len(records)
+
+
 def speed(arguments: argparse.Namespace) -> None:
-    source = TextTokenizer.load(arguments.source_tokenizer, 64)
-    target = TextTokenizer.load(arguments.target_tokenizer, 64)
-    tokenized = PairCollator(source, tokenize_target=target)
-    ways: dict[str, Callable[[], Iterator[PairBatch]]] = {
-        "webdataset, batched, tokenised": lambda: theirs(arguments.shards, tokenized, arguments.rows),
-        "ours, shuffled, tokenised": lambda: ours(arguments.shards, tokenized, arguments.rows),
+    """One language, so that both read the same texts; ours shuffles and checks every sample's checksum besides."""
+    tokenized = tokenizers(arguments)
+    count = Count(tokenized.tokenize_source, tokenize_target=tokenized.tokenize_target)
+    given = (arguments.rows, arguments.language)
+    for what, collate in (("tokenised", tokenized), ("read only", count)):
+        ways: dict[str, Callable[[], Iterator[PairBatch]]] = {
+            "webdataset, batched": partial(theirs, arguments.shards, collate, *given),
+            "ours, shuffled": partial(ours, arguments.shards, collate, *given),
+        }
+        seconds = dict.fromkeys(ways, float("inf"))
+        for _ in range(arguments.repetitions):
+            for name, way in ways.items():
+                seconds[name] = min(seconds[name], drain(way(), arguments.batches))
+        print(f"\nspeed, {what}: {arguments.batches} batches of {given} pairs, {arguments.repetitions} repetitions")
+        first = next(iter(seconds.values()))
+        for name, second in seconds.items():
+            print(f"{name:22s} {arguments.batches / second:9.1f} batches/CPU second {first / second:6.2f} x webdataset")
+
+
+def tokenizers(arguments: argparse.Namespace) -> PairCollator:
+    return PairCollator(
+        TextTokenizer.load(arguments.source_tokenizer, 64),
+        tokenize_target=TextTokenizer.load(arguments.target_tokenizer, 64),
+    )
+
+
+class Table:
+    """Token counts of every sample in memory."""
+
+    digest = "benchmark"
+
+    def __init__(self, shards: Path, collate: PairCollator) -> None:
+        folder = ShardFolder(shards)
+        self.tables = [self.count(list(folder.select(language)), collate) for language in folder.languages]
+
+    def count(self, pairs: list[TextPair], collate: PairCollator) -> np.ndarray:
+        sides = (
+            (collate.tokenize_source, [p.source for p in pairs]),
+            (collate.tokenize_target, [p.target for p in pairs]),
+        )
+        return np.array([tokenize.lengths(texts) for tokenize, texts in sides]).T
+
+    def of(self, source: int, samples: np.ndarray) -> np.ndarray:
+        return self.tables[source][samples]
+
+
+def padding(arguments: argparse.Namespace) -> None:
+    """Share of padding tokens over one epoch, as taken and sorted by length."""
+    collate = tokenizers(arguments)
+    table = Table(arguments.shards, collate)
+    print(f"\npadding of one epoch of {sum(map(len, table.tables)):,} pairs in all languages, both sides")
+    ways = {
+        "64 pairs a step of 256, as drawn": {"micro_batch_pairs": 64},
+        "64 pairs, look-ahead 1,024": {"micro_batch_pairs": 64, "bucketing": Bucketing(table, 1024)},
+        "64 pairs, look-ahead 4,096": {"micro_batch_pairs": 64, "bucketing": Bucketing(table, 4096)},
+        "64 pairs, look-ahead 8,192": {"micro_batch_pairs": 64, "bucketing": Bucketing(table, 8192)},
+        "2,400 tokens, look-ahead 4,096": {"bucketing": Bucketing(table, 4096, Budget(tokens=2400), 4)},
+        "24,000 n x m, look-ahead 4,096": {"bucketing": Bucketing(table, 4096, Budget(transport=24_000), 4)},
     }
-    seconds = dict.fromkeys(ways, float("inf"))
-    for _ in range(arguments.repetitions):
-        for name, way in ways.items():
-            seconds[name] = min(seconds[name], drain(way(), arguments.batches))
-    print(f"\nspeed: {arguments.batches} batches of {arguments.rows} pairs, {arguments.repetitions} repetitions")
-    first = next(iter(seconds.values()))
-    for name, second in seconds.items():
-        print(f"{name:34s} {arguments.batches / second:8.1f} batches per CPU second {first / second:6.2f} x webdataset")
+    for name, settings in ways.items():
+        plan = make_loader(arguments.shards, collate, pairs_per_step=256, **settings).strands.strands[0].plan
+        start = time.process_time()
+        found = shape(plan, table, range(plan.steps_per_epoch), 1)
+        seconds = time.process_time() - start
+        print(
+            f"  {name:34s} padding {100 * found.padding:5.2f} %   {found.micro_batches / plan.steps_per_epoch:.1f} "
+            f"micro-batches a step   planning {1000 * seconds / plan.steps_per_epoch:.1f} ms a step"
+        )
 
 
 def generated_pairs(count: int) -> Iterator[TextPair]:
@@ -107,10 +174,7 @@ def multiply(folder: Path, output: Path, times: int) -> int:
 
 def resume(arguments: argparse.Namespace) -> None:
     """Wall-clock time from an unopened folder to the first batch, at several positions."""
-    collate = PairCollator(
-        TextTokenizer.load(arguments.source_tokenizer, 64),
-        tokenize_target=TextTokenizer.load(arguments.target_tokenizer, 64),
-    )
+    collate = tokenizers(arguments)
     collate(list(generated_pairs(1)))  # the first call of a tokenizer builds its tables
     with TemporaryDirectory(dir=arguments.scratch) as scratch:
         base, many = Path(scratch) / "base", Path(scratch) / "many"
@@ -151,7 +215,7 @@ def uneven(arguments: argparse.Namespace) -> None:
             del os.environ[name]
 
 
-PARTS = {"speed": speed, "resume": resume, "uneven": uneven}
+PARTS = {"speed": speed, "padding": padding, "resume": resume, "uneven": uneven}
 
 
 def main() -> None:
@@ -160,6 +224,7 @@ def main() -> None:
     parser.add_argument("--shards", type=Path, default=Path("shards/multi30k/train"))
     parser.add_argument("--source-tokenizer", type=Path, default=Path("models/all-MiniLM-L6-v2"))
     parser.add_argument("--target-tokenizer", type=Path, default=Path("tokenizers/multi30k"))
+    parser.add_argument("--language", default="de", help="whose shards `speed` reads")
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--batches", type=int, default=100)
     parser.add_argument("--repetitions", type=int, default=5)

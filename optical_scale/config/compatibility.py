@@ -17,6 +17,7 @@ _MAY_CHANGE = (
     "stream.micro_batch_pairs",
     "stream.bucketing.lengths",
     "stream.faults",
+    "stream.cache",
     "teacher.engine",
     "student.engine.activation_checkpointing",
     "student.engine.offload_optimizer",

@@ -11,8 +11,8 @@ from optical_scale.config.schema import Schema
 class Source(Schema):
     """A folder written by `optical-scale convert`."""
 
-    shards: Path
-    """Folder with manifest.json."""
+    shards: str
+    """Folder with manifest.json, or a URL that fsspec can read, such as s3://bucket/folder."""
     languages: list[str] | None = None
     """Languages to take; null takes all."""
 
@@ -31,7 +31,7 @@ class Phase(Schema):
 class Bucketing(Schema):
     """Micro-batches of pairs that are about equally long."""
 
-    look_ahead: PositiveInt = 4096
+    look_ahead: PositiveInt = 8192
     """Pairs sorted together; more means less padding. At least one step is."""
     tokens: PositiveInt | None = None
     """Most tokens of a micro-batch, both sides and padding included: rows x (longest English + longest target)."""
@@ -52,6 +52,17 @@ class Bucketing(Schema):
         if self.has_budget != (self.lanes is not None):
             raise ValueError("`lanes` belongs to a budget: set it together with `tokens` or `transport`, and only then")
         return self
+
+
+class Cache(Schema):
+    """Local copies of shards behind URLs."""
+
+    folder: Path
+    """On every node, shared by its processes."""
+    gigabytes: PositiveFloat = 100.0
+    """The least recently opened shards are deleted above this."""
+    attempts: PositiveInt = 5
+    """Tries of a failing read, with growing waits in between."""
 
 
 class Faults(Schema):
@@ -81,6 +92,8 @@ class Stream(Schema):
     curriculum: list[Phase] = []
     """Other temperatures or weights from later steps on."""
     faults: Faults = Faults()
+    cache: Cache | None = None
+    """Needed if a source is a URL."""
     workers: NonNegativeInt = 0
     """Loader processes per rank."""
 
@@ -101,6 +114,8 @@ class Stream(Schema):
             )
         if not budget and self.micro_batch_pairs is None:
             raise ValueError("set micro_batch_pairs, or a budget in `bucketing`")
+        if self.cache is None and any("://" in source.shards for source in self.sources):
+            raise ValueError("a source is a URL; set cache.folder to a local folder for its shards")
         starts = [phase.from_step for phase in self.curriculum]
         if starts != sorted(set(starts)):
             raise ValueError(f"curriculum: from_step must ascend; found {starts}")

@@ -16,6 +16,7 @@ from optical_scale.records import CaptionedImage, Record, TextPair
 from optical_scale.runtime.collectives import agree_on_errors
 from optical_scale.runtime.world import World
 from optical_scale.shards.reader import ShardFolder
+from optical_scale.shards.remote import RemoteShards
 from optical_scale.stream.buckets import Bucketing, Budget
 from optical_scale.stream.collate import PairCollator
 from optical_scale.stream.curriculum import Curriculum
@@ -37,7 +38,7 @@ def sources(config: schema.Stream, kind: str) -> list[Source]:
     """
     found: list[Source] = []
     for number, entry in enumerate(config.sources):
-        folder = ShardFolder(entry.shards)
+        folder = _open(entry.shards, config.cache)
         if folder.manifest.kind != kind:
             raise ConfigError(
                 f"stream.sources.{number}.shards: {entry.shards} holds {folder.manifest.kind}; the student reads {kind}"
@@ -46,6 +47,14 @@ def sources(config: schema.Stream, kind: str) -> list[Source]:
         languages = (entry.languages or list(folder.languages)) if kind == "bitext" else ["en"]
         found += [folder.select(language) for language in languages]  # type: ignore[misc]
     return found
+
+
+def _open(shards: str, cache: schema.Cache | None) -> ShardFolder:
+    if "://" not in shards:
+        return ShardFolder(Path(shards))
+    assert cache is not None, "the schema demands it"
+    most = int(cache.gigabytes * 10**9)
+    return ShardFolder.fetched(RemoteShards(shards, cache.folder, most_bytes=most, attempts=cache.attempts))
 
 
 def mixture(config: schema.Stream, found: Sequence[Source]) -> Mixing:

@@ -112,8 +112,9 @@ def _corpora(config: ExportConfig, run: TrainConfig) -> dict[str, str | None]:
     """Names from the shards, if they are still there, and licences from the configuration."""
     names: dict[str, str | None] = {}
     for source in run.stream.sources:
-        if (source.shards / "manifest.json").is_file():
-            names |= dict.fromkeys(read_manifest(source.shards).corpora)
+        folder = Path(source.shards)  # shards behind a URL are not looked up
+        if (folder / "manifest.json").is_file():
+            names |= dict.fromkeys(read_manifest(folder).corpora)
     if names and (unknown := sorted(set(config.corpora) - set(names))):
         raise ConfigError(f"corpora: the shards of this run hold {', '.join(names)}; found {', '.join(unknown)}")
     return names | config.corpora

@@ -1,7 +1,6 @@
 """Training, as one story: models, data, objective, loop."""
 
 import logging
-import math
 import os
 import shutil
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from optical_scale.recipes.build_models import bitext_of, contract_of, student_e
 from optical_scale.recipes.build_objective import objective
 from optical_scale.recipes.build_stream import loader
 from optical_scale.recipes.reshape import reshape
+from optical_scale.recipes.steps import total_steps
 from optical_scale.runtime import log
 from optical_scale.runtime.collectives import broadcast_object
 from optical_scale.runtime.files import write_atomic
@@ -63,7 +63,7 @@ def train(config: TrainConfig) -> TrainState:
         lengths=config.run / "lengths",
         device=device,
     )
-    steps = _steps(config, stream)
+    steps = total_steps(config, stream.strands.strands[0].plan)
     store = CheckpointStore(config.run / "checkpoints", world, config.checkpoints.keep)
     reshaped = reshape(store.latest(), config, world)
     student = _student(config, module, device, accumulation, steps, universal=reshaped is not None)
@@ -157,17 +157,6 @@ def _student(
         betas=how.betas,
         activation_checkpointing=engine.activation_checkpointing,
     )
-
-
-def _steps(config: TrainConfig, stream: StreamLoader) -> int:
-    if config.optimization.steps is not None:
-        return config.optimization.steps
-    assert config.optimization.epochs is not None
-    plan = stream.strands.strands[0].plan
-    if plan.bucketing:  # whole blocks, so that no pair of the last one is left out
-        return math.ceil(config.optimization.epochs * plan.steps_per_epoch)
-    pairs = sum(plan.mixture.pairs.values())
-    return math.ceil(config.optimization.epochs * pairs / config.stream.pairs_per_step)
 
 
 def _announce(

@@ -1,5 +1,6 @@
 """Random access to the samples of a shard folder, safe in loader processes."""
 
+import contextlib
 import os
 import zlib
 from bisect import bisect_right
@@ -14,10 +15,12 @@ from optical_scale.records import Record
 from optical_scale.shards.codec import decode
 from optical_scale.shards.index import MARK, IndexEntry, entry_position, index_bytes, index_path
 from optical_scale.shards.manifest import Manifest, ShardEntry, read_manifest
+from optical_scale.shards.remote import RemoteShards
 
 _OPEN_SHARDS = 32
 _PIECE = 1 << 16
 _PIECES = 1024
+_REOPENINGS = 3
 
 
 class ShardFolder:
@@ -31,17 +34,28 @@ class ShardFolder:
 
     Args:
         path: folder with ``manifest.json``.
+        remote: where the shards come from if they are not in ``path``, which is then ``remote.folder``.
 
     Raises:
         ShardError: there is no sound manifest.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, remote: RemoteShards | None = None) -> None:
         self.path = path
+        self._remote = remote
         self.manifest: Manifest = read_manifest(path)
         self._handles: OrderedDict[str, _Handle] = OrderedDict()
         self._pieces = _Pieces()
         self._views: dict[str | None, ShardView] = {}
+
+    @classmethod
+    def fetched(cls, remote: RemoteShards) -> "ShardFolder":
+        """The folder behind a URL, whose shards are fetched when they are first read.
+
+        Raises:
+            ShardError: the manifest cannot be fetched or is not sound.
+        """
+        return cls(remote.refresh(), remote)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -92,9 +106,19 @@ class ShardFolder:
         if handle is None:
             if len(self._handles) >= _OPEN_SHARDS:
                 self._handles.popitem(last=False)[1].close()
-            handle = self._handles[shard.name] = _Handle(self.path / shard.name, shard, self._pieces)
+            handle = self._handles[shard.name] = self._open(shard)
         self._handles.move_to_end(shard.name)
         return handle.read(sample)
+
+    def _open(self, shard: ShardEntry) -> "_Handle":
+        path = self.path / shard.name
+        if self._remote is None:
+            return _Handle(path, shard, self._pieces)
+        for _ in range(_REOPENINGS):
+            self._remote.open(shard)
+            with contextlib.suppress(ShardError):  # another process made room between the two lines
+                return _Handle(path, shard, self._pieces)
+        return _Handle(path, shard, self._pieces)
 
 
 class ShardView:

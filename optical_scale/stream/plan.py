@@ -185,7 +185,7 @@ class StepPlan:
         for source in np.unique(draws_P3[:, 0]).tolist():
             mine = draws_P3[:, 0] == source
             lengths_P2[mine] = how.lengths.of(source, draws_P3[mine, 1])
-        order = by_length(lengths_P2)
+        order = by_length(lengths_P2, self.pairs_per_step // self.lanes)
         if how.budget is not None:
             ends = cut_within(lengths_P2[order], how.budget, steps * self.lanes)
         else:

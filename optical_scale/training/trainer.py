@@ -156,7 +156,7 @@ class Trainer:
                 "gradient_norm": result.update.gradient_norm,
                 "learning_rate": result.update.learning_rate,
                 **self._window.close(),
-                **{f"skipped, {reason}": float(count) for reason, count in self.state.skipped.items()},
+                **{f"skipped_{reason.replace(' ', '_')}": float(count) for reason, count in self.state.skipped.items()},
             }
             for hook in self.hooks:
                 hook.stepped(self.state, values)

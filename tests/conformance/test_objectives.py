@@ -202,16 +202,16 @@ def projected_loss(name, teacher, student):
     return objective(name)(teacher, projected), shared_DD
 
 
-def compare_ranks(name, file):
-    """On every rank: this rank's half of a batch, after the engine's averaging, equals the whole batch alone."""
+def compare_ranks(name, file, first):
+    """On every rank: this rank's part of a batch, after the engine's averaging, equals the whole batch alone."""
     rank, size = dist.get_rank(), dist.get_world_size()
-    half = slice(rank * B // size, (rank + 1) * B // size)
-    mine = rows_of(states(M, 12), half)
+    part = slice(int(first), B) if rank else slice(0, int(first))
+    mine = rows_of(states(M, 12), part)
     # One rank pads less than the other, as real batches do.
-    cut = M + 2 if rank else int(mine.attention_BT.sum(1).max())
+    cut = M + 2 if rank or not int(first) else int(mine.attention_BT.sum(1).max())
     mine = padded(mine, 2, 0.0)
     mine = TokenStates(mine.x_BTD[:, :cut], mine.mask_BT[:, :cut], mine.attention_BT[:, :cut])
-    output, shared_DD = projected_loss(name, rows_of(states(N, 11), half), mine)
+    output, shared_DD = projected_loss(name, rows_of(states(N, 11), part), mine)
     (output.sum * (size / B)).backward()
     value, accuracy = output.sum.detach() / B, output.metrics["in_batch_accuracy"]
     gradient_DD = shared_DD.grad / size
@@ -224,10 +224,12 @@ def compare_ranks(name, file):
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("name", ["contrastive", "late_interaction"])
-def test_two_processes_are_one_batch(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "first"), [("contrastive", B // 2), ("contrastive", 0), ("late_interaction", 0), ("late_interaction", 1)]
+)
+def test_two_processes_are_one_batch_however_it_is_divided(name, first, tmp_path):
     output, shared_DD = projected_loss(name, states(N, 11), states(M, 12))
     (output.sum / B).backward()
     whole = {"value": output.sum.detach() / B, "gradient": shared_DD.grad}
     torch.save(whole | {"accuracy": output.metrics["in_batch_accuracy"]}, tmp_path / "whole.pt")
-    run_ranks("tests.conformance.test_objectives", "compare_ranks", name, tmp_path / "whole.pt")
+    run_ranks("tests.conformance.test_objectives", "compare_ranks", name, tmp_path / "whole.pt", str(first))

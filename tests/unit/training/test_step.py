@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -70,6 +71,15 @@ def test_micro_batches_of_uneven_size_are_one_batch():
     second = parts([pairs(*WHOLE[:1]), pairs(*WHOLE[1:])])
     assert second.values["loss"] == pytest.approx(first.values["loss"], rel=1e-5)
     assert second.update.gradient_norm == pytest.approx(first.update.gradient_norm, rel=1e-5)
+    torch.testing.assert_close(together.table, alone.table)
+
+
+def test_a_stand_in_without_keys_changes_nothing():
+    whole, alone = step(1)
+    parts, together = step(2)
+    first = whole([pairs(*WHOLE)])
+    second = parts([pairs(*WHOLE), replace(pairs([1, 2]), keys=(), languages=())])
+    assert second.values == pytest.approx(first.values)
     torch.testing.assert_close(together.table, alone.table)
 
 
