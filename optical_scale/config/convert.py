@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, PositiveInt, model_validator
 
-from optical_scale.config.corpora import Corpus, Moses
+from optical_scale.config.corpora import Bitext, Corpus
 from optical_scale.config.schema import Schema
 
 
@@ -56,12 +56,9 @@ class ConvertConfig(Schema):
 
     @model_validator(mode="after")
     def _one_kind_distinct_keys(self) -> "ConvertConfig":
-        if len({isinstance(corpus, Moses) for corpus in self.corpora}) > 1:
+        if len({isinstance(corpus, Bitext) for corpus in self.corpora}) > 1:
             raise ValueError("corpora: one folder holds bitext or images, not both; convert them separately")
-        prefixes = Counter(
-            f"{corpus.name}-{corpus.language}".lower() if isinstance(corpus, Moses) else corpus.name
-            for corpus in self.corpora
-        )
+        prefixes = Counter(prefix for corpus in self.corpora for prefix in corpus.key_prefixes)
         for prefix, times in prefixes.items():
             if times > 1:
                 raise ValueError(f"corpora: {times} corpora would give keys {prefix}-…; give each its own name")

@@ -5,11 +5,31 @@ from pathlib import Path
 from typing import assert_never
 
 from optical_scale.config.convert import Filters
-from optical_scale.config.corpora import Corpus, Flickr30kEntities, Moses
+from optical_scale.config.corpora import (
+    Bible,
+    Corpus,
+    Flickr30kEntities,
+    JsonLines,
+    Moses,
+    Opus,
+    Parallel,
+    Parquet,
+    Squad,
+    Table,
+    Tmx,
+)
+from optical_scale.corpora.bible import BibleCorpus
 from optical_scale.corpora.filters import Duplicates, HeldOut, LengthBounds, LengthRatio, Rule
 from optical_scale.corpora.flickr30k_entities import Flickr30kEntitiesCorpus
+from optical_scale.corpora.jsonl import JsonLinesCorpus
 from optical_scale.corpora.moses import MosesCorpus
+from optical_scale.corpora.opus import OpusCorpus
+from optical_scale.corpora.parallel import ParallelCorpus
+from optical_scale.corpora.parquet import ParquetCorpus
 from optical_scale.corpora.reader import CorpusReader
+from optical_scale.corpora.squad import SquadCorpus
+from optical_scale.corpora.table import TableCorpus
+from optical_scale.corpora.tmx import TmxCorpus
 
 
 def build_corpus(config: Corpus, folder: Path) -> CorpusReader:
@@ -21,6 +41,37 @@ def build_corpus(config: Corpus, folder: Path) -> CorpusReader:
     match config:
         case Moses():
             return MosesCorpus(config.name, folder / config.source, folder / config.target, config.language)
+        case Opus():
+            path = folder / config.path
+            return OpusCorpus(config.name, path, config.language, config.code, config.source_code)
+        case Table():
+            return TableCorpus(
+                config.name,
+                folder / config.path,
+                config.language,
+                config.source,
+                config.target,
+                tuple(config.columns),
+                config.delimiter,
+                config.quoted,
+            )
+        case JsonLines():
+            path = folder / config.path
+            return JsonLinesCorpus(config.name, path, config.language, config.source, config.target)
+        case Tmx():
+            path = folder / config.path
+            return TmxCorpus(config.name, path, config.language, config.code, config.source_code)
+        case Bible():
+            return BibleCorpus(config.name, folder / config.source, folder / config.target, config.language)
+        case Squad():
+            sides = folder / config.source, folder / config.target
+            return SquadCorpus(config.name, *sides, config.language, tuple(config.parts))
+        case Parquet():
+            path = folder / config.path
+            return ParquetCorpus(config.name, path, config.language, config.source, config.target)
+        case Parallel():
+            codes = {language: config.codes.get(language, language) for language in config.languages}
+            return ParallelCorpus(config.name, folder, config.source, config.target, codes)
         case Flickr30kEntities():
             return Flickr30kEntitiesCorpus(
                 config.name,

@@ -98,7 +98,7 @@ def test_existing_output_is_refused_first(corpus):
     [
         (lambda c: c["corpora"].append(c["corpora"][0]), "2 corpora would give keys tiny-sw-"),
         (lambda c: c["corpora"][0].update(name="Tiny.v1"), "pattern"),
-        (lambda c: c["corpora"][0].update(format="tmx"), "flickr30k_entities"),
+        (lambda c: c["corpora"][0].update(format="xlsx"), "flickr30k_entities"),
         (
             lambda c: c["corpora"].append({"format": "flickr30k_entities", "name": "f", "path": "", "split": ""}),
             "not both",
