@@ -1,5 +1,6 @@
 """Corpus schemas -> readers and rules."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import assert_never
@@ -27,6 +28,7 @@ from optical_scale.corpora.opus import OpusCorpus
 from optical_scale.corpora.parallel import ParallelCorpus
 from optical_scale.corpora.parquet import ParquetCorpus
 from optical_scale.corpora.reader import CorpusReader
+from optical_scale.corpora.seen import SeenDigests
 from optical_scale.corpora.squad import SquadCorpus
 from optical_scale.corpora.table import TableCorpus
 from optical_scale.corpora.tmx import TmxCorpus
@@ -84,11 +86,20 @@ def build_corpus(config: Corpus, folder: Path) -> CorpusReader:
             assert_never(config)
 
 
-def build_rules(config: Filters, folder: Path) -> Sequence[Rule]:
+def build_rules(
+    config: Filters, folder: Path, pairs: int, scratch: Path, stack: contextlib.ExitStack
+) -> Sequence[Rule]:
     """The rules that ``config`` sets, cheapest first; duplicates last, so that only kept pairs are remembered.
 
+    Args:
+        config: bounds and switches.
+        folder: where relative paths start.
+        pairs: most pairs that the rules will see.
+        scratch: folder on a disk with room for the digests of that many pairs.
+        stack: gives this room back when it closes.
+
     Raises:
-        CorpusError: a held-out file cannot be read.
+        CorpusError: a held-out file cannot be read, or the disk has no room.
     """
     rules: list[Rule] = []
     if (config.min_characters, config.max_characters) != (1, None):
@@ -100,5 +111,5 @@ def build_rules(config: Filters, folder: Path) -> Sequence[Rule]:
     if config.held_out:
         rules.append(HeldOut(folder / path for path in config.held_out))
     if config.drop_duplicates:
-        rules.append(Duplicates())
+        rules.append(Duplicates(stack.enter_context(SeenDigests(pairs, scratch))))
     return rules

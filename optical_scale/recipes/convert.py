@@ -1,5 +1,6 @@
 """Corpora -> shards, with an account of everything left out."""
 
+import contextlib
 import logging
 
 from optical_scale.config.convert import ConvertConfig
@@ -23,11 +24,11 @@ def convert(config: ConvertConfig) -> Manifest:
     """
     check_free(config.output)
     corpora = [build_corpus(corpus, config.folder) for corpus in config.corpora]
-    rules = build_rules(config.filters, config.folder)
     total = sum(corpus.count() for corpus in corpora)
     counts = DropCounts()
     records = progress((record for corpus in corpora for record in corpus), "convert", total, unit="record")
-    with ShardWriter(config.output, config.samples_per_shard) as writer:
+    with ShardWriter(config.output, config.samples_per_shard) as writer, contextlib.ExitStack() as stack:
+        rules = build_rules(config.filters, config.folder, total, config.output.absolute().parent, stack)
         for record in filtered(records, rules, counts):
             writer.add(record)
         _log_counts(counts)

@@ -10,6 +10,7 @@ from optical_scale.corpora.filters import (
     filtered,
     normalized,
 )
+from optical_scale.corpora.seen import SeenDigests
 from optical_scale.errors import CorpusError
 from optical_scale.records import CaptionedImage, TextPair
 
@@ -21,7 +22,7 @@ def pair(source, target, language="sw", corpus="c"):
 def test_every_record_is_counted_once_under_its_first_reason():
     counts = DropCounts()
     pairs = [pair("a b", "c d"), pair("a b", "c d"), pair("", "x"), pair("a", "x" * 9), pair("a b", "c d", "tl")]
-    kept = list(filtered(pairs, [LengthRatio(3), Duplicates()], counts))
+    kept = list(filtered(pairs, [LengthRatio(3), Duplicates(SeenDigests(9))], counts))
     assert kept == [pairs[0], pairs[4]]
     assert dict(counts.kept) == {("c", "sw"): 1, ("c", "tl"): 1}
     assert counts.reasons("c", "sw") == {"duplicate": 1, "blank": 1, "length_ratio": 1}
@@ -31,7 +32,7 @@ def test_every_record_is_counted_once_under_its_first_reason():
 def test_images_pass_and_are_counted():
     counts = DropCounts()
     image = CaptionedImage("k", b"", "jpg", 1, 1, (), corpus="f")
-    assert list(filtered([image], [Duplicates()], counts)) == [image]
+    assert list(filtered([image], [Duplicates(SeenDigests(9))], counts)) == [image]
     assert dict(counts.kept) == {("f", ""): 1}
 
 
@@ -69,7 +70,7 @@ def test_impossible_bounds_are_refused():
 
 
 def test_duplicates_need_both_sides_and_the_language():
-    rule = Duplicates()
+    rule = Duplicates(SeenDigests(9))
     assert rule(pair("a", "b")) is None
     assert rule(pair("a", "c")) is None
     assert rule(pair("a", "b", "tl")) is None

@@ -60,9 +60,7 @@ def test_opus_members_are_read_in_place(tmp_path):
 
 
 def test_opus_mistakes(tmp_path):
-    with pytest.raises(
-        CorpusError, match=r"x\.zip: 0 members end in \.pt-BR; .* It holds C\.en, C\.pt_br; give"
-    ):
+    with pytest.raises(CorpusError, match=r"x\.zip: 0 members end in \.pt-BR; .* It holds C\.en, C\.pt_br; give"):
         opus(tmp_path, {"C.en": "a\n", "C.pt_br": "b\n"}).count()
     with pytest.raises(CorpusError, match=r"C\.en has 1 lines, .*x\.zip!C\.pt has 2; .*!C\.pt:2 has no partner: 'c'"):
         opus(tmp_path, {"C.en": "a\n", "C.pt": "b\nc\n"}, "pt").count()
@@ -107,9 +105,7 @@ def test_questions_without_partner_and_repeated_ids(tmp_path):
     (tmp_path / "de").write_text(squad("b", "a"))
     assert [pair.key for pair in pairs] == ["x-de-q-a", "x-de-q-b"]
     (tmp_path / "de").write_text(squad("a"))
-    with pytest.raises(
-        CorpusError, match=r"have no partner; the first is q-b, which is in .*en and not in .*de"
-    ):
+    with pytest.raises(CorpusError, match=r"have no partner; the first is q-b, which is in .*en and not in .*de"):
         SquadCorpus("x", tmp_path / "en", tmp_path / "de", "de").count()
     (tmp_path / "de").write_text(squad("a", "a"))
     with pytest.raises(CorpusError, match="the question id 'a' occurs twice"):
