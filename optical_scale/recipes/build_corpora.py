@@ -20,7 +20,7 @@ from optical_scale.config.corpora import (
     Tmx,
 )
 from optical_scale.corpora.bible import BibleCorpus
-from optical_scale.corpora.filters import Duplicates, HeldOut, LengthBounds, LengthRatio, Rule
+from optical_scale.corpora.filters import Duplicates, HeldOut, LengthBounds, LengthRatio, Rule, TokenRatio, untranslated
 from optical_scale.corpora.flickr30k_entities import Flickr30kEntitiesCorpus
 from optical_scale.corpora.jsonl import JsonLinesCorpus
 from optical_scale.corpora.moses import MosesCorpus
@@ -28,6 +28,7 @@ from optical_scale.corpora.opus import OpusCorpus
 from optical_scale.corpora.parallel import ParallelCorpus
 from optical_scale.corpora.parquet import ParquetCorpus
 from optical_scale.corpora.reader import CorpusReader
+from optical_scale.corpora.scripts import ScriptShare
 from optical_scale.corpora.seen import SeenDigests
 from optical_scale.corpora.squad import SquadCorpus
 from optical_scale.corpora.table import TableCorpus
@@ -108,6 +109,12 @@ def build_rules(
         rules.append(LengthBounds("words", config.min_words, config.max_words))
     if config.max_length_ratio is not None:
         rules.append(LengthRatio(config.max_length_ratio))
+    if config.scripts:
+        rules.append(ScriptShare(config.min_script_share, config.scripts))
+    if config.drop_untranslated:
+        rules.append(untranslated)
+    if config.max_token_ratio is not None and config.tokenizer is not None:
+        rules.append(TokenRatio(config.max_token_ratio, folder / config.tokenizer))
     if config.held_out:
         rules.append(HeldOut(folder / path for path in config.held_out))
     if config.drop_duplicates:

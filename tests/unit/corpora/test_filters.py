@@ -1,4 +1,5 @@
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from optical_scale.corpora.filters import (
     DropCounts,
@@ -6,9 +7,12 @@ from optical_scale.corpora.filters import (
     HeldOut,
     LengthBounds,
     LengthRatio,
+    TokenRatio,
     blank,
     filtered,
     normalized,
+    unicode_normalized,
+    untranslated,
 )
 from optical_scale.corpora.seen import SeenDigests
 from optical_scale.errors import CorpusError
@@ -90,3 +94,28 @@ def test_held_out_sees_through_case_punctuation_and_width(tmp_path):
 
 def test_normalized_keeps_words_apart():
     assert normalized("Straße\u00a0—\u200b 42") == "strasse 42"
+
+
+def test_unicode_form_changes_texts_of_pairs_and_nothing_else():
+    image = CaptionedImage("k", b"", "jpg", 1, 1, (), corpus="f")
+    found = list(unicode_normalized([pair("e\u0301 ﬁ", "Ａ"), image], "NFC"))
+    assert found == [pair("é ﬁ", "Ａ"), image]
+    assert next(unicode_normalized([pair("e\u0301 ﬁ", "Ａ")], "NFKC")) == pair("é fi", "A")
+
+
+def test_untranslated_spares_english():
+    assert untranslated(pair("A dog!", "a dog")) == "untranslated"
+    assert untranslated(pair("A dog!", "mbwa")) is None
+    assert untranslated(pair("A dog!", "a dog", "en")) is None
+
+
+def test_token_ratio_counts_tokens_not_characters(tmp_path):
+    tokenizer = Tokenizer(models.WordLevel({"u": 0}, unk_token="u"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.enable_truncation(2)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    rule = TokenRatio(2, tmp_path / "tokenizer.json")
+    assert rule(pair("incomprehensibilities of", "a b c d")) is None
+    assert rule(pair("a b c d e", "extraordinarily longwinded")) == "token_ratio"
+    with pytest.raises(CorpusError, match=r"x\.json: no tokenizer"):
+        TokenRatio(2, tmp_path / "x.json")
