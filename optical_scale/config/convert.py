@@ -2,17 +2,21 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from optical_scale.config.corpora import Corpus, Moses
+from optical_scale.config.corpora import Bitext, Corpus
 from optical_scale.config.schema import Schema
+
+UnicodeForm = Literal["NFC", "NFKC"]
 
 
 class Filters(Schema):
     """Which pairs to leave out; those with a blank side always are. Applied in this order, the first reason counts."""
 
+    unicode_form: UnicodeForm | None = None
+    """Unicode form into which texts are brought before all rules; null leaves them as they are."""
     min_characters: PositiveInt = 1
     """Shortest side, in characters."""
     max_characters: PositiveInt | None = None
@@ -23,10 +27,20 @@ class Filters(Schema):
     """Longest side, in words between blanks; null sets no limit."""
     max_length_ratio: Annotated[float, Field(ge=1)] | None = None
     """Characters of the longer side over those of the shorter; null sets no limit."""
+    max_token_ratio: Annotated[float, Field(ge=1)] | None = None
+    """Tokens of the longer side over those of the shorter; null sets no limit. Needs `tokenizer`."""
+    tokenizer: Path | None = None
+    """A tokenizer.json file for `max_token_ratio`."""
+    scripts: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
+    """By language, the ISO 15924 codes of its scripts, as {am: [Ethi], ja: [Jpan]}; others are not looked at."""
+    min_script_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Smallest share of letters in the language's script (Latin for English), for the languages in `scripts`."""
+    drop_untranslated: bool = False
+    """Leave out pairs with two equal sides, but for case and punctuation; never those in English."""
     held_out: list[Path] = []
     """Text files kept for evaluation: a pair with a side that is a line of them, but for case and punctuation, goes."""
     drop_duplicates: bool = True
-    """Keep only the first of equal pairs of a language; takes about 70 bytes of memory per pair kept."""
+    """Keep only the first of equal pairs of a language; takes 14 bytes of disk beside the output per pair meanwhile."""
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "Filters":
@@ -37,6 +51,8 @@ class Filters(Schema):
         for unit, (low, high) in bounds.items():
             if high is not None and high < low:
                 raise ValueError(f"max_{unit} is {high}, below min_{unit} = {low}, so no pair is left; swap them")
+        if (self.max_token_ratio is None) != (self.tokenizer is None):
+            raise ValueError("max_token_ratio and tokenizer need each other; set both or neither")
         return self
 
 
@@ -56,12 +72,9 @@ class ConvertConfig(Schema):
 
     @model_validator(mode="after")
     def _one_kind_distinct_keys(self) -> "ConvertConfig":
-        if len({isinstance(corpus, Moses) for corpus in self.corpora}) > 1:
+        if len({isinstance(corpus, Bitext) for corpus in self.corpora}) > 1:
             raise ValueError("corpora: one folder holds bitext or images, not both; convert them separately")
-        prefixes = Counter(
-            f"{corpus.name}-{corpus.language}".lower() if isinstance(corpus, Moses) else corpus.name
-            for corpus in self.corpora
-        )
+        prefixes = Counter(prefix for corpus in self.corpora for prefix in corpus.key_prefixes)
         for prefix, times in prefixes.items():
             if times > 1:
                 raise ValueError(f"corpora: {times} corpora would give keys {prefix}-…; give each its own name")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from optical_scale.config.schema import Schema
 
@@ -11,26 +11,150 @@ CorpusName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=4
 """Lower-case letters, digits, `-` and `_`: the name is the first part of every sample key."""
 
 
-class Moses(Schema):
-    """Bitext in two files, line n of one translating line n of the other; plain, gzip, bzip2 or xz."""
-
-    format: Literal["moses"] = "moses"
+class _Named(Schema):
     name: CorpusName
     """First part of every sample key; the same name may serve several languages."""
+
+
+class _Bitext(_Named):
+    language: str
+    """BCP-47 tag of the other side, for example sw, pt-BR or zh-Hans."""
+
+    @property
+    def key_prefixes(self) -> list[str]:
+        """What the keys of the corpus start with."""
+        return [f"{self.name}-{self.language}".lower()]
+
+
+class Moses(_Bitext):
+    """Bitext in two files, line n of one translating line n of the other; plain, gzip, bzip2, xz or zstd."""
+
+    format: Literal["moses"] = "moses"
     source: Path
     """The English side."""
     target: Path
     """The other side."""
-    language: str
-    """BCP-47 tag of the other side, for example sw, pt-BR or zh-Hans."""
 
 
-class Flickr30kEntities(Schema):
+class Opus(_Bitext):
+    """The zip archive of two aligned files that OPUS offers as `moses`."""
+
+    format: Literal["opus"] = "opus"
+    path: Path
+    """The archive."""
+    code: str = ""
+    """How the archive writes the language, its members' last extension; empty: as `language`."""
+    source_code: str = "en"
+    """How the archive writes English."""
+
+
+class Table(_Bitext):
+    """Bitext in two columns of a TSV or CSV file; also the tab-separated files of Tatoeba and manythings."""
+
+    format: Literal["table"] = "table"
+    path: Path
+    """The file, plain or compressed."""
+    source: str
+    """Name of the English column."""
+    target: str
+    """Name of the other column."""
+    columns: list[str] = []
+    """Names of all columns of a file without a header; empty: the first row names them."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = "\t"
+    """What separates columns."""
+    quoted: bool = False
+    """Whether quotes may surround fields, as in CSV; if not, a quote is a character like any other."""
+
+
+class JsonLines(_Bitext):
+    """Bitext in two fields of JSON lines."""
+
+    format: Literal["jsonl"] = "jsonl"
+    path: Path
+    """The file, plain or compressed."""
+    source: str
+    """Field of the English side; dots lead into objects: translation.en."""
+    target: str
+    """Field of the other side."""
+
+
+class Tmx(_Bitext):
+    """A translation memory in TMX."""
+
+    format: Literal["tmx"] = "tmx"
+    path: Path
+    """The file, plain or compressed."""
+    code: str = ""
+    """How the file writes the language, regions may follow; empty: as `language`."""
+    source_code: str = "en"
+    """How the file writes English, regions may follow."""
+
+
+class Bible(_Bitext):
+    """Two Bibles in XML (CES), joined by verse."""
+
+    format: Literal["bible"] = "bible"
+    source: Path
+    """The English translation."""
+    target: Path
+    """The other translation."""
+
+
+class Squad(_Bitext):
+    """Two translations of question answering data in the layout of SQuAD, joined by paragraph and question id."""
+
+    format: Literal["squad"] = "squad"
+    source: Path
+    """The English file."""
+    target: Path
+    """The other file."""
+    parts: Annotated[list[Literal["contexts", "questions"]], Field(min_length=1)] = ["contexts", "questions"]
+    """What becomes pairs."""
+
+
+class Parquet(_Bitext):
+    """Bitext in two columns of a Parquet file; needs the package pyarrow."""
+
+    format: Literal["parquet"] = "parquet"
+    path: Path
+    """The file."""
+    source: str
+    """Column of the English side; dots lead into structures: translation.en."""
+    target: str
+    """Column of the other side."""
+
+
+class Parallel(_Named):
+    """A set translated into many languages, one line-aligned file each, as pairs with English."""
+
+    format: Literal["parallel"] = "parallel"
+    source: str
+    """The English file; {code} in it stands for the other language, where each has its own English file."""
+    target: str
+    """Pattern of the other files, with {code}."""
+    languages: Annotated[list[str], Field(min_length=1)]
+    """BCP-47 tags of the other languages."""
+    codes: dict[str, str] = {}
+    """By tag, what stands for {code} where it is not the tag."""
+
+    @property
+    def key_prefixes(self) -> list[str]:
+        """What the keys of the corpus start with."""
+        return [f"{self.name}-{language}".lower() for language in self.languages]
+
+    @model_validator(mode="after")
+    def _languages_fit(self) -> "Parallel":
+        if "{code}" not in self.target:
+            raise ValueError(f"target is {self.target!r}; expected {{code}} where each language's code stands")
+        if odd := sorted(set(self.codes) - set(self.languages)):
+            raise ValueError(f"codes has {odd[0]!r}, which languages lacks; add it there, or remove the code")
+        return self
+
+
+class Flickr30kEntities(_Named):
     """Images with captions whose phrases are linked to boxes, in the layout of Flickr30k-Entities."""
 
     format: Literal["flickr30k_entities"] = "flickr30k_entities"
-    name: CorpusName
-    """First part of every sample key."""
     path: Path
     """Folder of Sentences/ and Annotations/."""
     split: Path
@@ -40,6 +164,14 @@ class Flickr30kEntities(Schema):
     images: Path | None = None
     """Folder of the images; null means images/ inside `path`."""
 
+    @property
+    def key_prefixes(self) -> list[str]:
+        """What the keys of the corpus start with."""
+        return [self.name]
 
-Corpus = Annotated[Moses | Flickr30kEntities, Field(discriminator="format")]
+
+Bitext = Moses | Opus | Table | JsonLines | Tmx | Bible | Squad | Parquet | Parallel
+"""Formats of sentence pairs."""
+
+Corpus = Annotated[Bitext | Flickr30kEntities, Field(discriminator="format")]
 """One corpus; `format` chooses the schema."""

@@ -8,15 +8,20 @@ import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from tokenizers import Tokenizer
+
 from optical_scale.corpora.reader import read_lines
+from optical_scale.corpora.seen import SeenDigests
 from optical_scale.errors import CorpusError
 from optical_scale.records import Record, TextPair
 
 Rule = Callable[[TextPair], str | None]
 Unit = Literal["characters", "words"]
+UnicodeForm = Literal["NFC", "NFKC"]
 
 
 class DropCounts:
@@ -53,6 +58,15 @@ def filtered(records: Iterable[Record], rules: Iterable[Rule], counts: DropCount
             yield record
         else:
             counts.dropped[record.corpus, language, reason] += 1
+
+
+def unicode_normalized(records: Iterable[Record], form: UnicodeForm) -> Iterator[Record]:
+    """Yield the records with the texts of pairs in one Unicode form; images pass, their phrases count characters."""
+    for record in records:
+        if isinstance(record, TextPair):
+            sides = (unicodedata.normalize(form, side) for side in (record.source, record.target))
+            record = replace(record, **dict(zip(("source", "target"), sides, strict=True)))
+        yield record
 
 
 def blank(pair: TextPair) -> str | None:
@@ -95,22 +109,55 @@ class LengthRatio:
         return "length_ratio" if max(sizes) > self.maximum * min(sizes) else None
 
 
+def untranslated(pair: TextPair) -> str | None:
+    """Drop pairs with two equal sides, but for case, punctuation and spacing; never English paraphrases."""
+    same = pair.language.split("-")[0] != "en" and normalized(pair.source) == normalized(pair.target)
+    return "untranslated" if same else None
+
+
+class TokenRatio:
+    """Drop pairs of which one side has more than ``maximum`` times as many tokens as the other.
+
+    Args:
+        maximum: largest ratio, 1 or more.
+        tokenizer: a ``tokenizer.json`` file, best of the student.
+
+    Raises:
+        CorpusError: the file is no tokenizer.
+    """
+
+    def __init__(self, maximum: float, tokenizer: Path) -> None:
+        self._maximum = maximum
+        try:
+            self._tokenizer = Tokenizer.from_file(str(tokenizer))
+        except Exception as error:  # the library raises nothing narrower
+            raise CorpusError(f"{tokenizer}: no tokenizer ({error}); expected a tokenizer.json file") from None
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    def __call__(self, pair: TextPair) -> str | None:
+        """Reason ``token_ratio``."""
+        both = self._tokenizer.encode_batch([pair.source, pair.target], add_special_tokens=False)
+        sizes = [len(side.ids) for side in both]
+        return "token_ratio" if max(sizes) > self._maximum * min(sizes) else None
+
+
 class Duplicates:
     """Drop pairs whose language and two sides occurred before, in any corpus that this object sees.
 
-    Remembers 64-bit digests: about 70 bytes of memory per pair, and one wrong drop expected beyond 6 billion pairs.
+    Compares 64-bit digests: one wrong drop is expected beyond 6 billion pairs.
+
+    Args:
+        seen: remembers the digests, one per pair kept.
     """
 
-    def __init__(self) -> None:
-        self._seen: set[int] = set()
+    def __init__(self, seen: SeenDigests) -> None:
+        self._seen = seen
 
     def __call__(self, pair: TextPair) -> str | None:
         """Reason ``duplicate``."""
-        digest = _digest("\n".join((pair.language, pair.source, pair.target)))
-        if digest in self._seen:
-            return "duplicate"
-        self._seen.add(digest)
-        return None
+        new = self._seen.add(_digest("\n".join((pair.language, pair.source, pair.target))))
+        return None if new else "duplicate"
 
 
 class HeldOut:

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 
-from optical_scale.corpora.reader import check_language, count_lines, read_lines, sanitize_key
+from optical_scale.corpora.reader import TextFile, check_language, count_lines, read_lines, sanitize_key
 from optical_scale.errors import CorpusError
 from optical_scale.records import TextPair
 
@@ -29,8 +28,8 @@ class MosesCorpus:
     """
 
     name: str
-    source_path: Path
-    target_path: Path
+    source_path: TextFile
+    target_path: TextFile
     language: str
 
     def __post_init__(self) -> None:

@@ -6,11 +6,14 @@ import gzip
 import io
 import lzma
 import re
+import zipfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
+from optical_scale.corpora import zstd
 from optical_scale.errors import CorpusError
 from optical_scale.records import Record
 
@@ -18,6 +21,20 @@ _BUFFER_BYTES = 1 << 20
 _GZIP, _XZ, _BZIP2 = b"\x1f\x8b", b"\xfd7zXZ\x00", re.compile(rb"BZh[1-9]1AY&SY")
 _BOM, _UTF16_BOMS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 _TAG = re.compile(r"[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?(-[a-z0-9]{5,8})*")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file inside a zip archive, read in place: nothing is unpacked, so no name in the archive becomes a path."""
+
+    archive: Path
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.archive}!{self.name}"
+
+
+TextFile = Path | Member
 
 
 class CorpusReader(Protocol):
@@ -70,8 +87,8 @@ def sanitize_key(text: str) -> str:
     return re.sub(r"[^0-9a-z_-]", "_", text.lower())
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    r"""Decode a UTF-8 text file, plain or compressed by gzip, bzip2 or xz, line by line.
+def read_lines(path: TextFile) -> Iterator[str]:
+    r"""Decode a UTF-8 text file, plain or compressed by gzip, bzip2, xz or zstd, line by line.
 
     Only ``\n`` ends a line. U+2028, U+0085, VT and FF stay inside it: ``str.splitlines`` would cut there and move every
     following line against the other side of the corpus. A byte order mark and a trailing ``\r`` are removed.
@@ -79,7 +96,7 @@ def read_lines(path: Path) -> Iterator[str]:
     Raises:
         CorpusError: the file cannot be read, is damaged, or is not UTF-8; the message is ``path:line: …``.
     """
-    with _open(path) as file, _damage_explained(path):
+    with open_bytes(path) as file:
         for number, raw in enumerate(file, start=1):
             if number == 1:
                 raw = raw.removeprefix(_BOM)
@@ -94,14 +111,14 @@ def read_lines(path: Path) -> Iterator[str]:
                 ) from None
 
 
-def count_lines(path: Path) -> int:
+def count_lines(path: TextFile) -> int:
     r"""Number of lines that :func:`read_lines` yields: ``\n`` bytes, plus one if the last line has none.
 
     Raises:
         CorpusError: the file cannot be read or is damaged.
     """
     lines, last = 0, b"\n"
-    with _open(path) as file, _damage_explained(path):
+    with open_bytes(path) as file:
         while piece := file.read(_BUFFER_BYTES):
             lines += piece.count(b"\n")
             last = piece[-1:]
@@ -109,30 +126,74 @@ def count_lines(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[io.BufferedIOBase]:
-    """Open for reading bytes; compression is recognised by content, because names lie."""
-    try:
-        plain = path.open("rb")
-    except OSError as error:
-        raise CorpusError(f"{path}: cannot be read ({error.strerror}); check the path in the configuration") from None
-    with plain, contextlib.ExitStack() as stack:
-        start = plain.peek(16)
-        if start.startswith(_GZIP):
-            unpacked: gzip.GzipFile | lzma.LZMAFile | bz2.BZ2File = stack.enter_context(gzip.GzipFile(fileobj=plain))
-        elif start.startswith(_XZ):
-            unpacked = stack.enter_context(lzma.LZMAFile(plain))
-        elif _BZIP2.match(start):
-            unpacked = stack.enter_context(bz2.BZ2File(plain))
-        else:
+def open_bytes(path: TextFile) -> Iterator[io.BufferedIOBase]:
+    """Open for reading the unpacked bytes; compression is recognised by content, because names lie.
+
+    Raises:
+        CorpusError: the file cannot be read; or, from inside the block, it is damaged.
+    """
+    with contextlib.ExitStack() as stack:
+        plain = stack.enter_context(_open_stored(path))
+        stack.enter_context(_damage_explained(path))
+        unpacked = _unpacked(plain, path)
+        if unpacked is None:
             yield plain
-            return
-        yield io.BufferedReader(unpacked, _BUFFER_BYTES)  # several times faster over lines than the classes themselves
+        else:  # the buffer is several times faster over lines than the classes themselves
+            yield stack.enter_context(io.BufferedReader(unpacked, _BUFFER_BYTES))
+
+
+def _unpacked(
+    plain: io.BufferedReader, path: TextFile
+) -> gzip.GzipFile | lzma.LZMAFile | bz2.BZ2File | io.RawIOBase | None:
+    start = plain.peek(16)
+    if start.startswith(_GZIP):
+        return gzip.GzipFile(fileobj=plain)
+    if start.startswith(_XZ):
+        return lzma.LZMAFile(plain)
+    if _BZIP2.match(start):
+        return bz2.BZ2File(plain)
+    return zstd.open_frames(plain, str(path)) if start.startswith(zstd.MAGIC) else None
 
 
 @contextlib.contextmanager
-def _damage_explained(path: Path) -> Iterator[None]:
+def _open_stored(path: TextFile) -> Iterator[io.BufferedReader]:
+    """The bytes as they are stored."""
+    try:
+        if isinstance(path, Path):
+            file: io.BufferedReader = path.open("rb")
+        else:
+            with zipfile.ZipFile(path.archive) as archive:  # an open member keeps the archive's file open by itself
+                member = cast(zipfile.ZipExtFile, archive.open(path.name))
+            file = io.BufferedReader(member, _BUFFER_BYTES)
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be read ({error.strerror}); check the path in the configuration") from None
+    except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError) as error:
+        raise CorpusError(f"{path}: cannot be read ({error}); fetch the archive again, without a password") from None
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def _damage_explained(path: TextFile) -> Iterator[None]:
     """Turn the many exceptions of damaged compressed files into one message."""
     try:
         yield
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
         raise CorpusError(f"{path}: damaged or cut short ({error}); fetch the file again") from None
+
+
+def check_text(value: object, where: str) -> str:
+    """A text out of JSON or a table of typed columns; null is blank, and the filters drop and count it.
+
+    Raises:
+        CorpusError: it is no string, or holds half of a surrogate pair, which no UTF-8 file can store.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise CorpusError(f"{where} is {type(value).__name__} {value!r:.60}; expected a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise CorpusError(f"{where} has no UTF-8 form ({error}); repair it") from None
+    return value.strip()

@@ -1,15 +1,38 @@
 """Corpus schemas -> readers and rules."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import assert_never
 
 from optical_scale.config.convert import Filters
-from optical_scale.config.corpora import Corpus, Flickr30kEntities, Moses
-from optical_scale.corpora.filters import Duplicates, HeldOut, LengthBounds, LengthRatio, Rule
+from optical_scale.config.corpora import (
+    Bible,
+    Corpus,
+    Flickr30kEntities,
+    JsonLines,
+    Moses,
+    Opus,
+    Parallel,
+    Parquet,
+    Squad,
+    Table,
+    Tmx,
+)
+from optical_scale.corpora.bible import BibleCorpus
+from optical_scale.corpora.filters import Duplicates, HeldOut, LengthBounds, LengthRatio, Rule, TokenRatio, untranslated
 from optical_scale.corpora.flickr30k_entities import Flickr30kEntitiesCorpus
+from optical_scale.corpora.jsonl import JsonLinesCorpus
 from optical_scale.corpora.moses import MosesCorpus
+from optical_scale.corpora.opus import OpusCorpus
+from optical_scale.corpora.parallel import ParallelCorpus
+from optical_scale.corpora.parquet import ParquetCorpus
 from optical_scale.corpora.reader import CorpusReader
+from optical_scale.corpora.scripts import ScriptShare
+from optical_scale.corpora.seen import SeenDigests
+from optical_scale.corpora.squad import SquadCorpus
+from optical_scale.corpora.table import TableCorpus
+from optical_scale.corpora.tmx import TmxCorpus
 
 
 def build_corpus(config: Corpus, folder: Path) -> CorpusReader:
@@ -21,6 +44,37 @@ def build_corpus(config: Corpus, folder: Path) -> CorpusReader:
     match config:
         case Moses():
             return MosesCorpus(config.name, folder / config.source, folder / config.target, config.language)
+        case Opus():
+            path = folder / config.path
+            return OpusCorpus(config.name, path, config.language, config.code, config.source_code)
+        case Table():
+            return TableCorpus(
+                config.name,
+                folder / config.path,
+                config.language,
+                config.source,
+                config.target,
+                tuple(config.columns),
+                config.delimiter,
+                config.quoted,
+            )
+        case JsonLines():
+            path = folder / config.path
+            return JsonLinesCorpus(config.name, path, config.language, config.source, config.target)
+        case Tmx():
+            path = folder / config.path
+            return TmxCorpus(config.name, path, config.language, config.code, config.source_code)
+        case Bible():
+            return BibleCorpus(config.name, folder / config.source, folder / config.target, config.language)
+        case Squad():
+            sides = folder / config.source, folder / config.target
+            return SquadCorpus(config.name, *sides, config.language, tuple(config.parts))
+        case Parquet():
+            path = folder / config.path
+            return ParquetCorpus(config.name, path, config.language, config.source, config.target)
+        case Parallel():
+            codes = {language: config.codes.get(language, language) for language in config.languages}
+            return ParallelCorpus(config.name, folder, config.source, config.target, codes)
         case Flickr30kEntities():
             return Flickr30kEntitiesCorpus(
                 config.name,
@@ -33,11 +87,20 @@ def build_corpus(config: Corpus, folder: Path) -> CorpusReader:
             assert_never(config)
 
 
-def build_rules(config: Filters, folder: Path) -> Sequence[Rule]:
+def build_rules(
+    config: Filters, folder: Path, pairs: int, scratch: Path, stack: contextlib.ExitStack
+) -> Sequence[Rule]:
     """The rules that ``config`` sets, cheapest first; duplicates last, so that only kept pairs are remembered.
 
+    Args:
+        config: bounds and switches.
+        folder: where relative paths start.
+        pairs: most pairs that the rules will see.
+        scratch: folder on a disk with room for the digests of that many pairs.
+        stack: gives this room back when it closes.
+
     Raises:
-        CorpusError: a held-out file cannot be read.
+        CorpusError: a held-out file cannot be read, or the disk has no room.
     """
     rules: list[Rule] = []
     if (config.min_characters, config.max_characters) != (1, None):
@@ -46,8 +109,14 @@ def build_rules(config: Filters, folder: Path) -> Sequence[Rule]:
         rules.append(LengthBounds("words", config.min_words, config.max_words))
     if config.max_length_ratio is not None:
         rules.append(LengthRatio(config.max_length_ratio))
+    if config.scripts:
+        rules.append(ScriptShare(config.min_script_share, config.scripts))
+    if config.drop_untranslated:
+        rules.append(untranslated)
+    if config.max_token_ratio is not None and config.tokenizer is not None:
+        rules.append(TokenRatio(config.max_token_ratio, folder / config.tokenizer))
     if config.held_out:
         rules.append(HeldOut(folder / path for path in config.held_out))
     if config.drop_duplicates:
-        rules.append(Duplicates())
+        rules.append(Duplicates(stack.enter_context(SeenDigests(pairs, scratch))))
     return rules

@@ -1,9 +1,10 @@
 """Corpora -> shards, with an account of everything left out."""
 
+import contextlib
 import logging
 
 from optical_scale.config.convert import ConvertConfig
-from optical_scale.corpora.filters import DropCounts, filtered
+from optical_scale.corpora.filters import DropCounts, filtered, unicode_normalized
 from optical_scale.recipes.build_corpora import build_corpus, build_rules
 from optical_scale.runtime.log import progress
 from optical_scale.shards.manifest import Dropped, Manifest
@@ -23,11 +24,13 @@ def convert(config: ConvertConfig) -> Manifest:
     """
     check_free(config.output)
     corpora = [build_corpus(corpus, config.folder) for corpus in config.corpora]
-    rules = build_rules(config.filters, config.folder)
     total = sum(corpus.count() for corpus in corpora)
     counts = DropCounts()
     records = progress((record for corpus in corpora for record in corpus), "convert", total, unit="record")
-    with ShardWriter(config.output, config.samples_per_shard) as writer:
+    with ShardWriter(config.output, config.samples_per_shard) as writer, contextlib.ExitStack() as stack:
+        if config.filters.unicode_form is not None:
+            records = unicode_normalized(records, config.filters.unicode_form)
+        rules = build_rules(config.filters, config.folder, total, config.output.absolute().parent, stack)
         for record in filtered(records, rules, counts):
             writer.add(record)
         _log_counts(counts)

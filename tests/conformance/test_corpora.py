@@ -1,7 +1,9 @@
 """What every corpus format must do; a new format adds one entry to FORMATS."""
 
 import io
+import json
 import re
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,8 @@ class Format:
 
     make: Callable[[Path], dict[str, Any]]
     spoiled: str
-    languages: tuple[str, ...]
+    languages: tuple[str, ...] = ("sw",)
+    complaint: str = ":2: byte 0xff"
 
 
 def moses(folder):
@@ -58,8 +61,88 @@ def flickr30k_entities(folder):
     }
 
 
+PAIRS = [("one", "moja"), ('two\u2028still "two"', "mbili"), ("three", "tatu")]
+
+
+def opus(folder):
+    with zipfile.ZipFile(folder / "x.zip", "w") as archive:
+        archive.writestr("README", "read me")
+        for side, code in enumerate(("en", "sw")):
+            archive.writestr(f"News.en-sw.{code}", "".join(f"{pair[side]}\n" for pair in PAIRS))
+    return {"format": "opus", "name": "c", "path": "x.zip", "language": "sw"}
+
+
+def table(folder):
+    rows = ["en\tcredit\tsw", *("\tX\t".join(pair) for pair in PAIRS)]
+    (folder / "x.tsv").write_text("\n".join(rows), encoding="utf-8")
+    return {"format": "table", "name": "c", "path": "x.tsv", "language": "sw", "source": "en", "target": "sw"}
+
+
+def jsonl(folder):
+    rows = [json.dumps({"translation": {"en": source, "sw": target}}) for source, target in PAIRS]
+    (folder / "x.jsonl").write_text("\n".join(rows))
+    fields = {"source": "translation.en", "target": "translation.sw"}
+    return {"format": "jsonl", "name": "c", "path": "x.jsonl", "language": "sw", **fields}
+
+
+def tmx(folder):
+    units = [
+        f'<tu><tuv xml:lang="EN-us"><seg>{source}</seg></tuv>\n<tuv xml:lang="sw"><seg>{target}</seg></tuv></tu>'
+        for source, target in PAIRS
+    ]
+    text = "\n".join(["<tmx><body>", *units, "</body></tmx>"])
+    (folder / "x.tmx").write_text(text, encoding="utf-8")
+    return {"format": "tmx", "name": "c", "path": "x.tmx", "language": "sw"}
+
+
+def bible(folder):
+    for side, code in enumerate(("en", "sw")):
+        verses = [f'<seg id="b.GEN.1.{n}" type="verse">\n{pair[side]}\n</seg>' for n, pair in enumerate(PAIRS, start=1)]
+        (folder / f"{code}.xml").write_text("<cesDoc><text>" + "\n".join(verses) + "</text></cesDoc>")
+    return {"format": "bible", "name": "c", "source": "en.xml", "target": "sw.xml", "language": "sw"}
+
+
+def squad(folder):
+    for side, code in enumerate(("en", "sw")):
+        paragraph = {
+            "context": PAIRS[0][side],
+            "qas": [{"id": f"56B{n}", "question": pair[side], "answers": []} for n, pair in enumerate(PAIRS[1:])],
+        }
+        (folder / f"{code}.json").write_text(json.dumps({"data": [{"paragraphs": [paragraph]}]}, indent=1))
+    return {"format": "squad", "name": "c", "source": "en.json", "target": "sw.json", "language": "sw"}
+
+
+def parquet(folder):
+    arrow, files = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = [{"translation": {"en": source, "sw": target}, "id": 1} for source, target in PAIRS]
+    files.write_table(arrow.Table.from_pylist(rows), folder / "x.parquet")
+    fields = {"source": "translation.en", "target": "translation.sw"}
+    return {"format": "parquet", "name": "c", "path": "x.parquet", "language": "sw", **fields}
+
+
+def parallel(folder):
+    for code, lines in {"en": 'one\ntwo "2"\nthree\n', "swh": "moja\nmbili\ntatu\n"}.items():
+        (folder / f"dev.{code}").write_text(lines)
+    return {
+        "format": "parallel",
+        "name": "c",
+        "source": "dev.en",
+        "target": "dev.{code}",
+        "languages": ["sw"],
+        "codes": {"sw": "swh"},
+    }
+
+
 FORMATS = {
-    "moses": Format(moses, "x.sw", ("sw",)),
+    "moses": Format(moses, "x.sw"),
+    "opus": Format(opus, "x.zip", complaint=".*: (not a sound zip|cannot be read)"),
+    "table": Format(table, "x.tsv"),
+    "jsonl": Format(jsonl, "x.jsonl"),
+    "tmx": Format(tmx, "x.tmx", complaint=":2: not well-formed XML"),
+    "bible": Format(bible, "sw.xml", complaint=":2: not well-formed XML"),
+    "squad": Format(squad, "sw.json"),
+    "parquet": Format(parquet, "x.parquet", complaint=": cannot be read"),
+    "parallel": Format(parallel, "dev.swh"),
     "flickr30k_entities": Format(flickr30k_entities, "Sentences/1.txt", ("en", "de")),
 }
 
@@ -109,7 +192,7 @@ def test_an_error_names_file_and_line(case):
     path = folder / form.spoiled
     first, _, *rest = path.read_bytes().split(b"\n")
     path.write_bytes(b"\n".join([first, b"\xff", *rest]))
-    with pytest.raises(CorpusError, match=rf"{path}:2: byte 0xff"):
+    with pytest.raises(CorpusError, match=f"{path}{form.complaint}"):
         list(corpus)
 
 

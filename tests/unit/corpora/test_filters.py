@@ -1,4 +1,5 @@
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from optical_scale.corpora.filters import (
     DropCounts,
@@ -6,10 +7,14 @@ from optical_scale.corpora.filters import (
     HeldOut,
     LengthBounds,
     LengthRatio,
+    TokenRatio,
     blank,
     filtered,
     normalized,
+    unicode_normalized,
+    untranslated,
 )
+from optical_scale.corpora.seen import SeenDigests
 from optical_scale.errors import CorpusError
 from optical_scale.records import CaptionedImage, TextPair
 
@@ -21,7 +26,7 @@ def pair(source, target, language="sw", corpus="c"):
 def test_every_record_is_counted_once_under_its_first_reason():
     counts = DropCounts()
     pairs = [pair("a b", "c d"), pair("a b", "c d"), pair("", "x"), pair("a", "x" * 9), pair("a b", "c d", "tl")]
-    kept = list(filtered(pairs, [LengthRatio(3), Duplicates()], counts))
+    kept = list(filtered(pairs, [LengthRatio(3), Duplicates(SeenDigests(9))], counts))
     assert kept == [pairs[0], pairs[4]]
     assert dict(counts.kept) == {("c", "sw"): 1, ("c", "tl"): 1}
     assert counts.reasons("c", "sw") == {"duplicate": 1, "blank": 1, "length_ratio": 1}
@@ -31,7 +36,7 @@ def test_every_record_is_counted_once_under_its_first_reason():
 def test_images_pass_and_are_counted():
     counts = DropCounts()
     image = CaptionedImage("k", b"", "jpg", 1, 1, (), corpus="f")
-    assert list(filtered([image], [Duplicates()], counts)) == [image]
+    assert list(filtered([image], [Duplicates(SeenDigests(9))], counts)) == [image]
     assert dict(counts.kept) == {("f", ""): 1}
 
 
@@ -69,7 +74,7 @@ def test_impossible_bounds_are_refused():
 
 
 def test_duplicates_need_both_sides_and_the_language():
-    rule = Duplicates()
+    rule = Duplicates(SeenDigests(9))
     assert rule(pair("a", "b")) is None
     assert rule(pair("a", "c")) is None
     assert rule(pair("a", "b", "tl")) is None
@@ -89,3 +94,28 @@ def test_held_out_sees_through_case_punctuation_and_width(tmp_path):
 
 def test_normalized_keeps_words_apart():
     assert normalized("Straße\u00a0—\u200b 42") == "strasse 42"
+
+
+def test_unicode_form_changes_texts_of_pairs_and_nothing_else():
+    image = CaptionedImage("k", b"", "jpg", 1, 1, (), corpus="f")
+    found = list(unicode_normalized([pair("e\u0301 ﬁ", "Ａ"), image], "NFC"))
+    assert found == [pair("é ﬁ", "Ａ"), image]
+    assert next(unicode_normalized([pair("e\u0301 ﬁ", "Ａ")], "NFKC")) == pair("é fi", "A")
+
+
+def test_untranslated_spares_english():
+    assert untranslated(pair("A dog!", "a dog")) == "untranslated"
+    assert untranslated(pair("A dog!", "mbwa")) is None
+    assert untranslated(pair("A dog!", "a dog", "en")) is None
+
+
+def test_token_ratio_counts_tokens_not_characters(tmp_path):
+    tokenizer = Tokenizer(models.WordLevel({"u": 0}, unk_token="u"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.enable_truncation(2)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    rule = TokenRatio(2, tmp_path / "tokenizer.json")
+    assert rule(pair("incomprehensibilities of", "a b c d")) is None
+    assert rule(pair("a b c d e", "extraordinarily longwinded")) == "token_ratio"
+    with pytest.raises(CorpusError, match=r"x\.json: no tokenizer"):
+        TokenRatio(2, tmp_path / "x.json")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from optical_scale.cli import convert as convert_verb
 from optical_scale.cli import verify as verify_verb
@@ -98,7 +99,7 @@ def test_existing_output_is_refused_first(corpus):
     [
         (lambda c: c["corpora"].append(c["corpora"][0]), "2 corpora would give keys tiny-sw-"),
         (lambda c: c["corpora"][0].update(name="Tiny.v1"), "pattern"),
-        (lambda c: c["corpora"][0].update(format="tmx"), "flickr30k_entities"),
+        (lambda c: c["corpora"][0].update(format="xlsx"), "flickr30k_entities"),
         (
             lambda c: c["corpora"].append({"format": "flickr30k_entities", "name": "f", "path": "", "split": ""}),
             "not both",
@@ -155,6 +156,35 @@ def test_verify_reports_damage(corpus, capsys):
     (corpus / "out" / "bitext-sw-000000.tar").write_bytes(b"")
     assert verify(corpus / "out") == 1
     assert "bitext-sw-000000.tar: 0 bytes" in capsys.readouterr().out
+
+
+def test_every_rule_of_the_configuration_acts_and_is_counted(tmp_path):
+    tokenizer = Tokenizer(models.WordLevel({"u": 0}, unk_token="u"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    pairs = {"cafe\u0301": "ቡና", "ውሻ": "dog", "cat": "cat", "It!": "It", "a b c d e": "ሀ", "1": "1", "café": "ቡና"}
+    for code, texts in {"en": pairs, "am": pairs.values()}.items():
+        (tmp_path / f"x.{code}").write_text("".join(f"{text}\n" for text in texts))
+    corpus = {"format": "moses", "name": "x", "source": "x.en", "target": "x.am", "language": "am"}
+    filters = {
+        "unicode_form": "NFC",
+        "scripts": {"am": ["Ethi"]},
+        "drop_untranslated": True,
+        "max_token_ratio": 3,
+        "tokenizer": "tokenizer.json",
+    }
+    values = {"output": tmp_path / "out", "folder": tmp_path, "corpora": [corpus], "filters": filters}
+    manifest = convert(ConvertConfig.model_validate(values))
+    assert [record.source for record in ShardFolder(tmp_path / "out").iterate()] == ["café"]
+    assert {item.reason: item.records for item in manifest.dropped} == {
+        "swapped": 1,
+        "script": 2,
+        "token_ratio": 1,
+        "untranslated": 1,
+        "duplicate": 1,
+    }
+    with pytest.raises(ValueError, match="need each other"):
+        ConvertConfig.model_validate(values | {"filters": {"max_token_ratio": 3}})
 
 
 CHECKOUT = Path(__file__).parents[3]

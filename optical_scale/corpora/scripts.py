@@ -1,0 +1,57 @@
+"""Which writing system a text is in: texts in the wrong one, and pairs whose sides were swapped."""
+
+from collections.abc import Mapping, Sequence
+
+import regex
+
+from optical_scale.errors import CorpusError
+from optical_scale.records import TextPair
+
+_PARTS = {"Hans": ("Hani",), "Hant": ("Hani",), "Jpan": ("Hani", "Hira", "Kana"), "Kore": ("Hang", "Hani")}
+_LETTER = regex.compile(r"\p{L}")
+ENGLISH = "Latn"
+
+
+class ScriptShare:
+    """Drop pairs of which one side has too few letters of its language's script.
+
+    English is Latin. Languages whose script is not given are not looked at, nor are texts without any letter.
+
+    Args:
+        minimum: smallest share of the letters of a side, between 0 and 1.
+        scripts: by BCP-47 tag, the codes of ISO 15924 in which the language is written, such as ``Deva`` or ``Jpan``.
+
+    Raises:
+        CorpusError: a code is no script.
+    """
+
+    def __init__(self, minimum: float, scripts: Mapping[str, Sequence[str]]) -> None:
+        self._minimum = minimum
+        self._english = _letters([ENGLISH])
+        self._scripts = {language: _letters(codes) for language, codes in scripts.items()}
+        self._distinct = {language for language, codes in scripts.items() if ENGLISH not in codes}
+
+    def __call__(self, pair: TextPair) -> str | None:
+        """Reason ``script``, or ``swapped`` if each side is in the script of the other."""
+        script = self._scripts.get(pair.language)
+        if script is None:
+            return None
+        if self._written(self._english, pair.source) and self._written(script, pair.target):
+            return None
+        swapped = self._written(script, pair.source) and self._written(self._english, pair.target)
+        return "swapped" if swapped and pair.language in self._distinct else "script"
+
+    def _written(self, script: "regex.Pattern[str]", text: str) -> bool:
+        letters = len(_LETTER.findall(text))
+        return letters == 0 or len(script.findall(text)) >= self._minimum * letters
+
+
+def _letters(codes: Sequence[str]) -> "regex.Pattern[str]":
+    """Matches one letter of any of the scripts."""
+    scripts = [part for code in codes for part in _PARTS.get(code, (code,))]
+    try:
+        return regex.compile("[{}]".format("".join(rf"\p{{Script={script}}}" for script in scripts)) + r"(?<=\p{L})")
+    except regex.error:
+        raise CorpusError(
+            f"filters.scripts: {', '.join(codes)} is no script of ISO 15924; expected for example Latn, Deva or Ethi"
+        ) from None
