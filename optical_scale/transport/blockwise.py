@@ -28,7 +28,9 @@ from optical_scale.transport.problem import TransportProblem
 # Elements of one panel: 2 MiB in float32, a compromise between cache and the efficiency of the matrix product, which
 # repacks the columns for every panel and wants rows to repay it.
 _PANEL = 1 << 19
-_LEAST_ROWS = 16
+_LEAST_ROWS = 64
+# Columns whose sums P^T values are collected together, so that the sums stay in cache while the rows pass by.
+_COLUMNS = 1 << 12
 
 
 class Blockwise:
@@ -89,27 +91,36 @@ class Blockwise:
 
     def apply_plan(self, f_BN: Tensor, g_BM: Tensor, values: Tensor, axis: int) -> PlanProduct:
         """See :class:`~optical_scale.transport.operators.Operators`; with a group, axis 0 sums over its ranks."""
-        B, N = f_BN.shape
-        mass_BN = torch.empty_like(f_BN)
-        product = values.new_zeros(B, N if axis == 1 else g_BM.shape[1], values.shape[2])
-        for pair in range(B):
+        mass_BN = torch.zeros_like(f_BN)
+        product = values.new_zeros(len(f_BN), f_BN.shape[1] if axis == 1 else g_BM.shape[1], values.shape[2])
+        for pair in range(len(f_BN)):
             one = self.problem.pairs(slice(pair, pair + 1))
             u_N, v_M = self._weights(one, pair, f_BN, g_BM)
-            for rows in self._panels(N):
-                if self._log_domain:
-                    plan_RM = self._log_kernel(one, rows).add_(u_N[rows, None]).add_(v_M).exp_()
-                else:
-                    plan_RM = self._kernel(one, rows).mul_(u_N[rows, None]).mul_(v_M)
-                torch.sum(plan_RM, 1, out=mass_BN[pair, rows])
-                if values.shape[2] == 0:
-                    continue
-                if axis == 1:
-                    torch.mm(plan_RM, values[pair], out=product[pair, rows])
-                else:
-                    product[pair].addmm_(plan_RM.t(), values[pair, rows])
+            for columns in self._column_blocks(whole=axis == 1):
+                part = one.pairs(slice(None), columns)
+                panel_rows = self._panel_RM.numel() // (columns.stop - columns.start)
+                for rows in _blocks(f_BN.shape[1], min(f_BN.shape[1], panel_rows)):
+                    plan_RC = self._plan(part, rows, u_N[rows], v_M[columns])
+                    mass_BN[pair, rows] += plan_RC.sum(1)
+                    if values.shape[2] == 0:
+                        continue
+                    if axis == 1:
+                        torch.mm(plan_RC, values[pair], out=product[pair, rows])
+                    else:
+                        product[pair, columns].addmm_(plan_RC.t(), values[pair, rows])
         if axis == 0 and self._group is not None:
             dist.all_reduce(product, group=self._group)
         return PlanProduct(product, mass_BN)
+
+    def _column_blocks(self, *, whole: bool) -> list[slice]:
+        M = self._panel_RM.shape[1]
+        return _blocks(M, M if whole else _COLUMNS)
+
+    def _plan(self, part: TransportProblem, rows: slice, u_R: Tensor, v_C: Tensor) -> Tensor:
+        """Some rows of the plan between one pair's tokens, in the panel buffer."""
+        if self._log_domain:
+            return self._log_kernel(part, rows).add_(u_R[:, None]).add_(v_C).exp_()
+        return self._kernel(part, rows).mul_(u_R[:, None]).mul_(v_C)
 
     def _weights(self, one: TransportProblem, pair: int, f_BN: Tensor, g_BM: Tensor) -> tuple[Tensor, Tensor]:
         """What the kernel of one pair is multiplied by, rows and columns; logarithms in the log domain."""
@@ -126,15 +137,20 @@ class Blockwise:
         """``exp(scale <p, q> / epsilon)`` of some rows of one pair, in the panel buffer."""
         p_RD, q_DM = one.geometry.p_BND[0, rows], one.geometry.q_BMD[0].t()
         # Scaled after the product, as the compiled sweep does: both must round the kernel alike.
-        K_RM = torch.mm(p_RD, q_DM, out=self._panel_RM[: rows.stop - rows.start])
+        K_RM = torch.mm(p_RD, q_DM, out=self._panel(one, rows))
         return K_RM.mul_(one.geometry.scale / one.epsilon_B1).exp_()
 
+    def _panel(self, one: TransportProblem, rows: slice) -> Tensor:
+        """The panel buffer in the shape of some rows."""
+        R, M = rows.stop - rows.start, one.b_BM.shape[1]
+        return self._panel_RM.view(-1)[: R * M].view(R, M)
+
     def _panels(self, N: int) -> list[slice]:
-        return [slice(start, min(N, start + self._rows)) for start in range(0, N, self._rows)]
+        return _blocks(N, self._rows)
 
     def _log_kernel(self, one: TransportProblem, rows: slice) -> Tensor:
         """``-C / epsilon`` of some rows of one pair, in the panel buffer."""
-        return one.geometry.log_kernel(0, rows, one.epsilon_B1[0], self._panel_RM[: rows.stop - rows.start])
+        return one.geometry.log_kernel(0, rows, one.epsilon_B1[0], self._panel(one, rows))
 
     def _iterate_exp(
         self, one: TransportProblem, g_1M: Tensor, f_1N: Tensor | None, count: int
@@ -225,3 +241,7 @@ class Blockwise:
         tops_WM, sums_WM = torch.stack(all_W2M).unbind(1)
         top_M = tops_WM.amax(0)
         return top_M, (sums_WM * torch.exp(tops_WM - top_M)).sum(0)
+
+
+def _blocks(size: int, step: int) -> list[slice]:
+    return [slice(start, min(size, start + step)) for start in range(0, size, step)]

@@ -25,6 +25,8 @@ from optical_scale.transport.problem import TransportProblem
 # Elements of the kernel iterated together on a CPU: 1 MiB in float32 stays near a core's second-level cache, which made
 # the loop over 512 pairs of 64 x 64 1.6 times faster than sweeps over all of them.
 _CPU_CHUNK = 1 << 18
+# Fewer rows do not repay a matrix product the repacking of its right side.
+_LEAST_ROWS = 64
 
 
 class DenseExp:
@@ -49,12 +51,11 @@ class DenseExp:
             self._f0_BN = torch.full_like(problem.a_BN, geometry.constant)
             self._g0_BM = torch.zeros_like(problem.b_BM)
             assert geometry.plain, "additive terms need the shifted kernel"
-            self._K_BNM = torch.bmm(geometry.p_BND, geometry.q_BMD.transpose(1, 2))
-            self._exponentiate(geometry.scale / epsilon_B11)
+            self._K_BNM = self._kernel(geometry.p_BND, geometry.q_BMD, geometry.scale / epsilon_B11)
 
-    def _exponentiate(self, factor_B11: Tensor) -> None:
-        """``K = exp(factor K)`` in place."""
-        self._K_BNM.mul_(factor_B11).exp_()
+    def _kernel(self, p_BND: Tensor, q_BMD: Tensor, factor_B11: Tensor) -> Tensor:
+        """``exp(factor <p, q>)``, (B, N, M)."""
+        return torch.bmm(p_BND, q_BMD.transpose(1, 2)).mul_(factor_B11).exp_()
 
     def iterate(self, g_BM: Tensor, count: int, f_BN: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :class:`~optical_scale.transport.operators.Operators`."""
@@ -131,13 +132,18 @@ class Streamed(DenseExp):
     where :mod:`~optical_scale.transport.native` can provide them; matrix-vector products do it elsewhere.
     """
 
-    def _exponentiate(self, factor_B11: Tensor) -> None:
-        sweeps = native.sweeps() if native.usable(self._K_BNM) else None
+    def _kernel(self, p_BND: Tensor, q_BMD: Tensor, factor_B11: Tensor) -> Tensor:
+        sweeps = native.sweeps() if native.usable(p_BND, q_BMD) else None
         if sweeps is None:
-            super()._exponentiate(factor_B11)
-            return
+            return super()._kernel(p_BND, q_BMD, factor_B11)
+        B, N, M = len(p_BND), p_BND.shape[1], q_BMD.shape[1]
+        K_BNM, rows = p_BND.new_empty(B, N, M), max(_LEAST_ROWS, 4 * _CPU_CHUNK // M)
         for pair, factor in enumerate(factor_B11.flatten().tolist()):
-            sweeps.exponentiate(self._K_BNM[pair], factor)
+            for start in range(0, N, rows):
+                part = slice(start, min(N, start + rows))
+                torch.mm(p_BND[pair, part], q_BMD[pair].t(), out=K_BNM[pair, part])
+                sweeps.exponentiate(K_BNM[pair, part], factor)
+        return K_BNM
 
     def _run(self, u_BN: Tensor, v_BM: Tensor, count: int) -> None:
         problem = self.problem

@@ -64,13 +64,13 @@ class Geometry:
             cost_BRM = cost_BRM + self.column_BM[:, None, :]
         return cost_BRM + self.constant if self.constant else cost_BRM
 
-    def pairs(self, part: slice) -> "Geometry":
-        """The cost of some pairs of the batch, as views; for backends that iterate on parts of it."""
+    def pairs(self, part: slice, columns: slice = slice(None)) -> "Geometry":
+        """The cost of some pairs of the batch, and of some columns, as views; for backends that work on parts of it."""
         one = Geometry(
             self.p_BND[part],
-            self.q_BMD[part],
+            self.q_BMD[part, columns],
             None if self.row_BN is None else self.row_BN[part],
-            None if self.column_BM is None else self.column_BM[part],
+            None if self.column_BM is None else self.column_BM[part, columns],
         )
         one.constant, one.scale = self.constant, self.scale
         return one
@@ -227,9 +227,9 @@ class MatrixGeometry(Geometry):
         """See the base class."""
         return torch.div(self.cost_BNM[pair, rows], -epsilon, out=out_RM)
 
-    def pairs(self, part: slice) -> "MatrixGeometry":
+    def pairs(self, part: slice, columns: slice = slice(None)) -> "MatrixGeometry":
         """See the base class."""
-        return MatrixGeometry(self.cost_BNM[part])
+        return MatrixGeometry(self.cost_BNM[part, :, columns])
 
     def not_finite(self) -> dict[str, Tensor]:
         """See the base class."""

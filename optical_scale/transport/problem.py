@@ -46,12 +46,12 @@ class TransportProblem:
         """``rho / (rho + epsilon)``, the factor of every potential in the unbalanced problem; None when balanced."""
         return None if self.rho is None else self.rho / (self.rho + self.epsilon_B1)
 
-    def pairs(self, part: slice) -> "TransportProblem":
-        """Some pairs of the batch, as views."""
+    def pairs(self, part: slice, columns: slice = slice(None)) -> "TransportProblem":
+        """Some pairs of the batch, and some of their columns, as views."""
         return TransportProblem(
-            self.geometry.pairs(part),
+            self.geometry.pairs(part, columns),
             self.a_BN[part],
-            self.b_BM[part],
+            self.b_BM[part, columns],
             self.epsilon_B1[part],
             self.rho,
             None if self.transported_B1 is None else self.transported_B1[part],
