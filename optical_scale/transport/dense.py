@@ -145,6 +145,29 @@ class Streamed(DenseExp):
                 sweeps.exponentiate(K_BNM[pair, part], factor)
         return K_BNM
 
+    def apply_plan(self, f_BN: Tensor, g_BM: Tensor, values: Tensor, axis: int) -> PlanProduct:
+        """See :class:`~optical_scale.transport.operators.Operators`."""
+        B, N, M = self._K_BNM.shape
+        if values.shape[2] < M:
+            return super().apply_plan(f_BN, g_BM, values, axis)
+        u_BN, v_BM = self._scalings(f_BN, g_BM)
+        mass_BN, product = torch.empty_like(u_BN), values.new_empty(B, N if axis == 1 else M, values.shape[2])
+        rows = min(N, max(_LEAST_ROWS, 4 * _CPU_CHUNK // M))
+        plan_RM = self._K_BNM.new_empty(rows, M)
+        for pair in range(B):
+            for start in range(0, N, rows):
+                part = slice(start, min(N, start + rows))
+                torch.mul(self._K_BNM[pair, part], v_BM[pair], out=plan_RM[: part.stop - start])
+                P_RM = plan_RM[: part.stop - start].mul_(u_BN[pair, part, None])
+                torch.sum(P_RM, 1, out=mass_BN[pair, part])
+                if axis == 1:
+                    torch.mm(P_RM, values[pair], out=product[pair, part])
+                elif start == 0:
+                    torch.mm(P_RM.t(), values[pair, part], out=product[pair])
+                else:
+                    product[pair].addmm_(P_RM.t(), values[pair, part])
+        return PlanProduct(product, mass_BN)
+
     def _run(self, u_BN: Tensor, v_BM: Tensor, count: int) -> None:
         problem = self.problem
         sweeps = native.sweeps() if native.usable(self._K_BNM) and problem.transported_B1 is None else None

@@ -96,12 +96,8 @@ class Geometry:
 
     def not_finite(self) -> dict[str, Tensor]:
         """What may be wrong with the features, and for which pairs (B,) it is."""
-        advice = "holds NaN or infinity: look at the encoder's output or loss scale"
         # NaN and infinity survive a sum, and finite float32 features that overflow it are of no use here.
-        return {
-            f"x {advice}": ~torch.isfinite(self.p_BND.sum((1, 2))),
-            f"y {advice}": ~torch.isfinite(self.q_BMD.sum((1, 2))),
-        }
+        return _flagged(~torch.isfinite(self.p_BND.sum((1, 2))), ~torch.isfinite(self.q_BMD.sum((1, 2))))
 
     def cost_range(self) -> Tensor:
         """An upper bound of max(C) - min(C) of each pair, (B,)."""
@@ -156,6 +152,13 @@ class CosineGeometry(Geometry):
         same = y_BMD is x_BND and mask_y_BM is mask_x_BN
         q_BMD, self._inverse_norm_BM1 = (p_BND, self._inverse_norm_BN1) if same else unit_vectors(y_BMD, mask_y_BM)
         super().__init__(p_BND, q_BMD, None, None)
+
+    def not_finite(self) -> dict[str, Tensor]:
+        """See the base class; the lengths tell it too, and are a fraction of the data."""
+        # Of a vector with NaN or infinity it is NaN; of one that is all but zero it may be infinite, which is no fault.
+        return _flagged(
+            torch.isnan(self._inverse_norm_BN1.sum((1, 2))), torch.isnan(self._inverse_norm_BM1.sum((1, 2)))
+        )
 
     def cost_range(self) -> Tensor:
         """Two, by definition of the cosine."""
@@ -309,6 +312,11 @@ def _compiled(*tensors: Tensor) -> native.Sweeps | None:
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return None
     return native.sweeps() if native.usable(*tensors) and all(t.is_contiguous() for t in tensors) else None
+
+
+def _flagged(x_B: Tensor, y_B: Tensor) -> dict[str, Tensor]:
+    advice = "holds NaN or infinity: look at the encoder's output or loss scale"
+    return {f"x {advice}": x_B, f"y {advice}": y_B}
 
 
 def _longest(x_BTD: Tensor) -> Tensor:
