@@ -14,6 +14,15 @@ from optical_scale.config.schema import Schema
 from optical_scale.config.stream import Stream
 
 
+class TeacherCache(Schema):
+    """Token states that `optical-scale cache` encoded beforehand; training then loads no teacher."""
+
+    folder: Path
+    """Where they are."""
+    precision: Literal["float32", "bfloat16", "int8"] = "bfloat16"
+    """How `optical-scale cache` stores a vector: 4, 2 or 1 bytes for each of its numbers."""
+
+
 class Teacher(Schema):
     """The frozen English encoder."""
 
@@ -21,6 +30,14 @@ class Teacher(Schema):
     """Where its weights are."""
     engine: TeacherEngine = TeacherEngine()
     """How it is sharded."""
+    cache: TeacherCache | None = None
+    """null: the teacher encodes at every step."""
+
+    @model_validator(mode="after")
+    def _weights_to_cache(self) -> "Teacher":
+        if self.cache is not None and self.backbone.pretrained is None:
+            raise ValueError("`cache` remembers which weights it was made with; set `backbone.pretrained`")
+        return self
 
 
 class Student(Schema):

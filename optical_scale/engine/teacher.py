@@ -1,12 +1,24 @@
 """The frozen encoder: replicated or ZeRO-3-sharded, never in an optimizer, never in a checkpoint."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from optical_scale.backbones.encoder import model_inputs, token_states
 from optical_scale.batch import PatchBatch, TokenBatch, TokenStates
+
+
+class Teacher(Protocol):
+    """Who gives token states without gradient: the engine, or what it has left on disk."""
+
+    def encode(self, batch: TokenBatch | PatchBatch) -> TokenStates:
+        """Token states of a batch."""
+        ...
+
+    def resident_parameters(self) -> int:
+        """Parameter elements that this rank keeps between calls."""
+        ...
 
 
 class TeacherEngine:

@@ -6,13 +6,18 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import assert_never
 
+import torch
+
 from optical_scale.backbones.encoder import Encoder, EncoderContract, build_backbone, load_backbone, load_head
 from optical_scale.backbones.folders import backbone_folder, read_contract
 from optical_scale.backbones.surgery import keep_layers, match_vocabulary, set_dropout, translate_vocabulary
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.backbones.vision import ImageTransform
 from optical_scale.config.backbones import Backbone, TextBackbone, VisionBackbone
+from optical_scale.config.deepspeed import derive_teacher
+from optical_scale.config.run import TrainConfig
 from optical_scale.config.stream import Stream
+from optical_scale.engine.teacher import TeacherEngine
 from optical_scale.errors import ConfigError
 from optical_scale.recipes.build_stream import sources
 from optical_scale.records import TextPair
@@ -74,6 +79,17 @@ def text_encoder(
     if config.layers is None and config.vocabulary == "keep":
         return _finished(config.pretrained, config, backbone)
     return _with_head(backbone, config.head)
+
+
+def live_teacher(config: TrainConfig, tokenize: TextTokenizer, device: torch.device) -> TeacherEngine:
+    """The frozen network itself."""
+    assert config.teacher is not None
+    derived = derive_teacher(
+        config.teacher.engine,
+        micro_batch_pairs=config.stream.pairs_per_step // config.stream.lanes,
+        bucket_elements=config.student.engine.bucket_elements,
+    )
+    return TeacherEngine(text_encoder(config.teacher.backbone, tokenize), derived, device)
 
 
 def vision_encoder(config: VisionBackbone) -> tuple[Encoder, ImageTransform]:

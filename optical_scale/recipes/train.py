@@ -14,17 +14,19 @@ from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.backbones.vision import ImageTransform
 from optical_scale.batch import PatchBatch, TokenBatch
 from optical_scale.config.compatibility import check_resumable
-from optical_scale.config.deepspeed import accumulation_steps, derive_student, derive_teacher
+from optical_scale.config.deepspeed import accumulation_steps, derive_student
 from optical_scale.config.loading import dump, load
 from optical_scale.config.run import TrainConfig
 from optical_scale.engine.start import finish, start
 from optical_scale.engine.student import StudentEngine
-from optical_scale.engine.teacher import TeacherEngine
+from optical_scale.engine.teacher import Teacher
+from optical_scale.engine.teacher_cache import CachedTeacher
 from optical_scale.errors import ResumeError
 from optical_scale.recipes.build_evaluations import Encoders, measure
-from optical_scale.recipes.build_models import bitext_of, contract_of, student_encoder, text_encoder, text_tokenizer
+from optical_scale.recipes.build_models import bitext_of, contract_of, live_teacher, student_encoder, text_tokenizer
 from optical_scale.recipes.build_objective import objective
 from optical_scale.recipes.build_stream import loader
+from optical_scale.recipes.cache import fingerprint
 from optical_scale.recipes.reshape import reshape
 from optical_scale.recipes.steps import total_steps
 from optical_scale.runtime import log
@@ -128,16 +130,13 @@ def _accumulation(config: TrainConfig, world: World) -> int:
     return accumulation_steps(config.stream.pairs_per_step, config.stream.micro_batch_pairs, world.size)
 
 
-def _teacher(config: TrainConfig, device: torch.device) -> tuple[TeacherEngine | None, TextTokenizer | None]:
+def _teacher(config: TrainConfig, device: torch.device) -> tuple[Teacher | None, TextTokenizer | None]:
     if config.teacher is None:
         return None, None
     tokenize = text_tokenizer(config.teacher.backbone)
-    derived = derive_teacher(
-        config.teacher.engine,
-        micro_batch_pairs=config.stream.pairs_per_step // config.stream.lanes,
-        bucket_elements=config.student.engine.bucket_elements,
-    )
-    return TeacherEngine(text_encoder(config.teacher.backbone, tokenize), derived, device), tokenize
+    if config.teacher.cache is not None:
+        return CachedTeacher(config.teacher.cache.folder, fingerprint(config.teacher, tokenize), device), tokenize
+    return live_teacher(config, tokenize, device), tokenize
 
 
 def _student(
@@ -162,7 +161,7 @@ def _student(
 def _announce(
     config: TrainConfig,
     world: World,
-    teacher: TeacherEngine | None,
+    teacher: Teacher | None,
     student: StudentEngine,
     stream: StreamLoader,
     steps: int,
@@ -195,7 +194,7 @@ def _announce(
 
 def _evaluator(
     config: TrainConfig,
-    teacher: TeacherEngine | None,
+    teacher: Teacher | None,
     tokenize: TextTokenizer | None,
     student: StudentEngine,
     prepare: TextTokenizer | ImageTransform,

@@ -9,7 +9,7 @@ import torch
 
 from optical_scale.batch import PairBatch, TokenBatch, TokenStates
 from optical_scale.engine.student import StudentEngine, Update
-from optical_scale.engine.teacher import TeacherEngine
+from optical_scale.engine.teacher import Teacher
 from optical_scale.errors import EngineError
 from optical_scale.losses.objective import LossOutput, Objective
 from optical_scale.runtime.collectives import sum_over_ranks
@@ -29,7 +29,7 @@ class TrainStep:
     Without a teacher the student encodes both sides; that is how a teacher is made.
     """
 
-    def __init__(self, teacher: TeacherEngine | None, student: StudentEngine, objective: Objective) -> None:
+    def __init__(self, teacher: Teacher | None, student: StudentEngine, objective: Objective) -> None:
         self.teacher = teacher
         self.student = student
         self.objective = objective

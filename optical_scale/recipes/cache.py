@@ -1,0 +1,201 @@
+"""Encode everything a run's teacher will read, once."""
+
+import itertools
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from optical_scale.backbones.identity import weights_digest
+from optical_scale.backbones.tokenizers import TextTokenizer
+from optical_scale.batch import TokenBatch, TokenStates
+from optical_scale.config.backbones import VisionBackbone
+from optical_scale.config.evaluations import BitextRetrieval, ImageText
+from optical_scale.config.run import Teacher, TeacherCache, TrainConfig
+from optical_scale.engine.start import finish, start
+from optical_scale.engine.teacher import TeacherEngine
+from optical_scale.engine.teacher_cache import CacheWriter, finish_cache, stored_and_read
+from optical_scale.errors import ConfigError
+from optical_scale.recipes.build_evaluations import bitext, images
+from optical_scale.recipes.build_models import live_teacher, text_tokenizer
+from optical_scale.recipes.build_stream import sources
+from optical_scale.records import CaptionedImage, Record, TextPair
+from optical_scale.runtime.collectives import agree_on_errors, any_rank, broadcast_object, sum_over_ranks
+from optical_scale.runtime.files import folder_appears
+from optical_scale.runtime.world import World
+from optical_scale.stream.collate import PairCollator
+from optical_scale.transport import sinkhorn_cost
+
+logger = logging.getLogger(__name__)
+Ids = NDArray[np.int32]
+
+BATCH = 64
+_SORTED_TOGETHER = 64 * BATCH
+
+
+def cache(config: TrainConfig) -> Path:
+    """Write ``teacher.cache`` of a training configuration; every rank encodes its share.
+
+    Returns:
+        The cache's folder.
+
+    Raises:
+        ConfigError: the configuration names no cache, or its folder exists.
+    """
+    where, teacher = cache_of(config)
+    world = World.from_env()
+    device = start(world, seed=config.seed)
+    tokenize = text_tokenizer(teacher.backbone)
+    engine = live_teacher(config, tokenize, device)
+    with ExitStack() as stack:
+        folder = _folder_of_ranks(where.folder, world, stack)
+        writer = CacheWriter(folder, world.rank, where.precision)
+        width = _encode(_batches(_texts(config, world), tokenize, writer), engine, tokenize, writer)
+        errors = _errors(config, engine, tokenize, where)
+        with agree_on_errors("closing the cache", device):
+            writer.close()
+        with agree_on_errors("finishing the cache", device):
+            if world.is_main:
+                finish_cache(folder, fingerprint(teacher, tokenize), where.precision, width, errors)
+    logger.info("%s: relative error of %s", where.precision, _readable(errors))
+    finish()
+    return where.folder
+
+
+def cache_of(config: TrainConfig) -> tuple[TeacherCache, Teacher]:
+    """The cache that a configuration names, and whose it is.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if config.teacher is None or config.teacher.cache is None:
+        raise ConfigError(
+            "teacher.cache is not set: nothing to write. Add `cache: {folder: caches/NAME}` under `teacher`, or give "
+            "teacher.cache.folder=caches/NAME"
+        )
+    return config.teacher.cache, config.teacher
+
+
+def fingerprint(teacher: Teacher, tokenize: TextTokenizer) -> dict[str, str]:
+    """What a teacher's states depend on."""
+    folder = teacher.backbone.pretrained
+    assert folder is not None, "the schema demands weights for a cache"
+    described = teacher.backbone.model_dump(mode="json", include={"layers", "head", "vocabulary"})
+    return {
+        "weights": weights_digest(folder),
+        "tokenizer": tokenize.digest(),
+        "backbone": str(described),
+        "arithmetic": teacher.engine.precision,
+    }
+
+
+def _folder_of_ranks(target: Path, world: World, stack: ExitStack) -> Path:
+    """One temporary folder for all ranks, which becomes ``target`` when rank 0's stack unwinds without error."""
+    folder: Path | None = None
+    problem: str | None = None
+    if world.is_main:
+        try:
+            folder = stack.enter_context(folder_appears(target))
+        except OSError as error:
+            problem = f"teacher.cache.folder: {error}; delete it to encode anew, or choose another folder"
+    folder, problem = broadcast_object((folder, problem))
+    if problem is not None or folder is None:
+        raise ConfigError(problem or "no folder")
+    return folder
+
+
+def _texts(config: TrainConfig, world: World) -> Iterator[str]:
+    """This rank's share of all English texts of training and evaluation; the first is what stands for skipped rows."""
+    yield ""
+    vision = isinstance(config.student.backbone, VisionBackbone)
+    english = PairCollator(_no_tokens, tokenize_target=_no_tokens)
+    for source in sources(config.stream, "images" if vision else "bitext"):
+        for number in range(world.rank, len(source), world.size):
+            yield from _english(source[number], english)
+    for evaluation in config.evaluation:
+        match evaluation:
+            case BitextRetrieval():
+                for pairs in bitext(evaluation).values():
+                    yield from (pair.source for pair in pairs[world.rank :: world.size])
+            case ImageText():
+                for image in images(evaluation)[world.rank :: world.size]:
+                    yield from (caption.text for caption in image.captions)
+
+
+def _english(record: Record, english: PairCollator) -> list[str]:
+    if isinstance(record, TextPair):
+        return [record.source]
+    assert isinstance(record, CaptionedImage)
+    return [caption.text for caption in english.captions(record)]
+
+
+def _no_tokens(texts: object) -> TokenBatch:
+    raise AssertionError("only captions are asked for")
+
+
+def _batches(texts: Iterator[str], tokenize: TextTokenizer, writer: CacheWriter) -> Iterator[list[tuple[str, Ids]]]:
+    """New texts with their ids, in batches of similar length."""
+    while chunk := list(itertools.islice(texts, _SORTED_TOGETHER)):
+        batch = tokenize(chunk)
+        found = [
+            (text, ids_T[there_T].numpy().astype(np.int32))
+            for text, ids_T, there_T in zip(chunk, batch.ids_BT, batch.attention_BT, strict=True)
+        ]
+        new = sorted((item for item in found if not writer.knows(item[1])), key=lambda item: len(item[1]))
+        yield from (new[start : start + BATCH] for start in range(0, len(new), BATCH))
+
+
+def _encode(
+    batches: Iterator[list[tuple[str, Ids]]], engine: TeacherEngine, tokenize: TextTokenizer, writer: CacheWriter
+) -> int:
+    """Store the states of all batches and return their width; ranks with fewer batches encode along, for nothing."""
+    width, texts = 0, 0
+    batch: list[tuple[str, Ids]] | None = None
+    states: TokenStates | None = None
+    while True:
+        # Nothing collective happens in here, so that a rank that fails takes the others along.
+        with agree_on_errors("encoding for the cache", engine.device):
+            if batch is not None and states is not None:
+                for (_, ids_T), x_TD in zip(batch, states.x_BTD, strict=True):
+                    writer.add(ids_T, x_TD[: len(ids_T)])
+            batch = next(batches, None)
+        if not any_rank(batch is not None, engine.device):
+            break
+        states = engine.encode(tokenize([text for text, _ in batch] if batch else [""]))
+        width = states.x_BTD.shape[2]
+        texts += len(batch or [])
+        if texts // 10_000 != (texts - len(batch or [])) // 10_000:
+            logger.info("rank 0 encoded %s texts", f"{texts:,}")
+    total = sum_over_ranks(torch.tensor(float(texts), device=engine.device))
+    logger.info("%s texts encoded over all ranks", f"{int(total):,}")
+    return width
+
+
+def _errors(
+    config: TrainConfig, engine: TeacherEngine, tokenize: TextTokenizer, where: TeacherCache
+) -> dict[str, float]:
+    """What storing costs, on the first texts: of the vectors, and of the transport cost between neighbouring texts."""
+    texts = [text for text in itertools.islice(_texts(config, World()), 1 + BATCH) if text]
+    live = engine.encode(tokenize(texts))
+    kept = TokenStates(
+        torch.stack([stored_and_read(x_TD, where.precision) for x_TD in live.x_BTD]).to(engine.device),
+        live.mask_BT,
+        live.attention_BT,
+    )
+    difference = (kept.x_BTD - live.x_BTD.float())[live.attention_BT]
+    vectors = difference.norm() / live.x_BTD.float()[live.attention_BT].norm()
+    exact, approximate = _transport(live, live), _transport(kept, live)
+    return {"vectors": float(vectors), "transport cost": float(((approximate - exact) / exact).abs().max())}
+
+
+def _transport(teacher: TokenStates, neighbours: TokenStates) -> torch.Tensor:
+    other_BTD, other_BT = neighbours.x_BTD.roll(1, 0).float(), neighbours.mask_BT.roll(1, 0)
+    return sinkhorn_cost(teacher.x_BTD.float(), other_BTD, teacher.mask_BT, other_BT, epsilon=0.05).cost_B
+
+
+def _readable(errors: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.1e}" for name, value in errors.items())

@@ -1,0 +1,55 @@
+"""A run that reads its teacher from disk follows the run that asks the network: `optical-scale cache`, then `train`."""
+
+import sys
+
+import pytest
+
+from optical_scale.backbones.encoder import build_backbone
+from optical_scale.backbones.tokenizers import TextTokenizer
+from tests.support.processes import TRAIN, finish, start
+from tests.support.runs import Workshop, steps_of, tiny_xlmr
+
+pytestmark = pytest.mark.distributed
+CACHE = (sys.executable, "-m", "optical_scale", "cache")
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    workshop = Workshop(tmp_path_factory.mktemp("cache"))
+    folder = workshop.folder / "teacher"
+    build_backbone(tiny_xlmr(workshop.pieces)).save_pretrained(folder)
+    TextTokenizer.load(workshop.folder / "tokenizer", 24).save(folder)
+    workshop.teacher = {
+        "backbone": {"kind": "text", "pretrained": str(folder), "max_tokens": 24},
+        "engine": {"zero_stage": 3, "persistent_parameters": 0},
+    }
+    return workshop
+
+
+def config(workshop, name, cache=None):
+    return workshop.config(
+        name,
+        teacher=workshop.teacher | ({"cache": cache} if cache else {}),
+        optimization={"steps": 4},
+        evaluation=[{"name": "bitext", "shards": str(workshop.shards)}],
+    )
+
+
+def test_cached_and_live_teacher_give_the_same_run(workshop):
+    cache = {"folder": str(workshop.folder / "states"), "precision": "float32"}
+    finish(start([*TRAIN, config(workshop, "live")], 2))
+    cached = config(workshop, "cached", cache)
+    output = finish(start([*CACHE, cached], 2))
+    assert cache["folder"] in output[0]
+    finish(start([*TRAIN, cached], 2))
+    live, read = (steps_of(workshop.folder / name, "loss", "gradient_norm") for name in ("live", "cached"))
+    assert len(live) == 4
+    for step, values in live.items():
+        assert read[step] == pytest.approx(values, rel=1e-5)
+    metrics = [(workshop.folder / name / "metrics.jsonl").read_text() for name in ("live", "cached")]
+    assert metrics[0].count('"event": "evaluation"') == metrics[1].count('"event": "evaluation"') > 0
+
+    (output,) = finish(start([*CACHE, cached]), status=2)
+    assert "already exists" in output
+    (output,) = finish(start([*TRAIN, config(workshop, "unset", {"folder": str(workshop.folder / "none")})]), status=2)
+    assert "holds no finished cache" in output
