@@ -2,25 +2,92 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from optical_scale.config.schema import Schema
+
+
+class Ramp(Schema):
+    """A number that moves in a straight line during training and stays at its ends before and after."""
+
+    start: NonNegativeFloat
+    """Value up to `from_step`."""
+    end: NonNegativeFloat
+    """Value from `to_step` on."""
+    from_step: NonNegativeInt = 0
+    """Optimizer step at which it begins to move."""
+    to_step: PositiveInt
+    """Optimizer step at which it arrives."""
+
+    @model_validator(mode="after")
+    def _forward(self) -> "Ramp":
+        if self.to_step <= self.from_step:
+            raise ValueError(f"to_step ({self.to_step}) must lie after from_step ({self.from_step})")
+        return self
 
 
 class OptimalTransport(Schema):
     """OPTICAL: <P, C> with C the cosine distance of teacher and student tokens and P the entropic transport plan."""
 
     name: Literal["optimal_transport"]
-    epsilon: PositiveFloat = 0.02
+    epsilon: PositiveFloat | Ramp = 0.02
     """Entropic regularisation in units of the cosine distance; keep it well below the spread of the cosines."""
+    epsilon_mode: Literal["absolute", "relative"] = "absolute"
+    """relative: epsilon counts standard deviations of each pair's cosines; 0.15 is a good start, 0.01 the floor."""
     iterations: PositiveInt = 20
-    """Sinkhorn iterations; the reached marginal error is logged."""
+    """Sinkhorn iterations, or proximal steps of `ipot`; the reached marginal error is logged."""
+    solver: Literal["sinkhorn", "ipot"] = "sinkhorn"
+    """ipot: inexact proximal point (Xie et al. 2020) with step size `iterations` x `epsilon`."""
+    anneal: list[Annotated[float, Field(ge=1.0, allow_inf_nan=False)]] = []
+    """Multiples of epsilon, one Sinkhorn iteration each, that are run first: [8, 4, 2]."""
+    marginals: Literal["uniform", "norm"] = "uniform"
+    """How much mass a token has: the same for all, or in proportion to the length of its vector."""
+    rho: PositiveFloat | None = None
+    """Unbalanced: marginals are pulled by a penalty of this strength, in units of the cosine distance."""
+    mass: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Partial: only this share of the mass is moved, the cheapest first."""
+    debias: bool = False
+    """Subtract half of the student's transport to itself, which takes the pull towards the sentence's mean away."""
+    order: NonNegativeFloat = 0.0
+    """Adds this times the squared distance of the relative positions to the cost; 0 ignores word order."""
+
+    @model_validator(mode="after")
+    def _solvable(self) -> "OptimalTransport":
+        if isinstance(self.epsilon, Ramp) and not min(self.epsilon.start, self.epsilon.end) > 0:
+            raise ValueError("epsilon must stay above 0 on its whole way; raise start or end, 0.005 is already sharp")
+        if self.rho is not None and self.mass is not None:
+            raise ValueError("rho (unbalanced) and mass (partial) exclude each other; set one of them to null")
+        if self.debias and (self.rho is not None or self.mass is not None):
+            raise ValueError("debias needs balanced transport; set rho and mass to null, or debias to false")
+        if self.solver == "ipot" and self.anneal:
+            raise ValueError(
+                "ipot runs its own epsilons, from iterations x epsilon down to epsilon; leave anneal empty"
+            )
+        return self
 
 
 class PooledMSE(Schema):
     """Squared distance between the dense (mean-pooled, unit-length) embeddings of teacher and student."""
 
     name: Literal["mse"]
+
+
+class TokenMSE(Schema):
+    """Squared distance of student tokens from the teacher's, which the transport plan aligns; lengths matter."""
+
+    name: Literal["token_mse"]
+    epsilon: PositiveFloat = 0.02
+    """Entropic regularisation of the alignment, in units of the cosine distance."""
+    iterations: PositiveInt = 20
+    """Sinkhorn iterations."""
+
+
+class Greedy(Schema):
+    """Cosine distance of each token to the nearest token of the other side, without regard to who else chose it."""
+
+    name: Literal["greedy"]
+    direction: Literal["student", "teacher", "both"] = "student"
+    """Whose tokens choose: the student's (Dr.DECR), the teacher's, or the mean of both."""
 
 
 class Contrastive(Schema):
@@ -31,13 +98,45 @@ class Contrastive(Schema):
     """Divides the cosines before the softmax."""
     late_interaction: NonNegativeFloat = 0.0
     """Weight of the same loss on MaxSim scores of token vectors, beside weight 1 for the dense ones."""
+    exchange: Literal["gather", "turns"] = "gather"
+    """turns: one rank's embeddings at a time and scores in blocks, for batches whose score matrix does not fit."""
+
+    @model_validator(mode="after")
+    def _dense(self) -> "Contrastive":
+        if self.exchange == "turns" and self.late_interaction:
+            raise ValueError("exchange: turns has dense scores only; set late_interaction to 0 or exchange to gather")
+        return self
+
+
+class SigLIP(Schema):
+    """Sigmoid loss on every pair of dense embeddings of all ranks: true pairs up, all others down, each by itself."""
+
+    name: Literal["siglip"]
+    temperature: PositiveFloat = 0.05
+    """Divides the cosines."""
+    bias: float = -10.0
+    """Added to the scaled cosines; the decision lies at cosine -bias x temperature."""
+
+
+class ListKL(Schema):
+    """KL divergence of the student's scores of in-batch English passages from the teacher's (translate-distill)."""
+
+    name: Literal["list_kl"]
+    temperature: PositiveFloat = 0.05
+    """Divides both sides' scores, which lie in [-1, 1]."""
+    scores: Literal["maxsim", "dense"] = "maxsim"
+    """MaxSim of token vectors divided by the number of query tokens, or cosines of dense embeddings."""
+
+
+Single = OptimalTransport | PooledMSE | TokenMSE | Greedy | Contrastive | SigLIP | ListKL
 
 
 class Weighted(Schema):
     """One part of a mixture."""
 
-    weight: PositiveFloat
-    objective: Annotated[OptimalTransport | PooledMSE | Contrastive, Field(discriminator="name")]
+    weight: PositiveFloat | Ramp
+    """A number, or one that changes during training: {start: 0, end: 1, to_step: 1000}."""
+    objective: Annotated[Single, Field(discriminator="name")]
 
 
 class Mixture(Schema):
@@ -47,4 +146,7 @@ class Mixture(Schema):
     parts: Annotated[list[Weighted], Field(min_length=1)]
 
 
-Objective = Annotated[OptimalTransport | PooledMSE | Contrastive | Mixture, Field(discriminator="name")]
+Objective = Annotated[
+    OptimalTransport | PooledMSE | TokenMSE | Greedy | Contrastive | SigLIP | ListKL | Mixture,
+    Field(discriminator="name"),
+]

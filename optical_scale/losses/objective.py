@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from optical_scale.batch import TokenStates
@@ -31,6 +33,47 @@ class Objective(Protocol):
         ...
 
 
+class Moment(NamedTuple):
+    """What an objective may know beside the states.
+
+    Attributes:
+        step: optimizer updates done before this one.
+        rows: pairs of each rank in this micro-batch; None if nobody knows, then those who need it ask the ranks.
+    """
+
+    step: int = 0
+    rows: tuple[int, ...] | None = None
+
+
+@runtime_checkable
+class Timely(Protocol):
+    """An objective that depends on the moment."""
+
+    def at(self, moment: Moment) -> Objective:
+        """The objective as it is at a moment."""
+        ...
+
+
+def at(objective: Objective, moment: Moment) -> Objective:
+    """The objective as it is at a moment; most never change."""
+    return objective.at(moment) if isinstance(objective, Timely) else objective
+
+
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """A straight line from ``start`` at ``from_step`` to ``end`` at ``to_step``, constant before and after."""
+
+    start: float
+    end: float
+    from_step: int
+    to_step: int
+
+    def at(self, step: int) -> float:
+        """Value at an optimizer step."""
+        done = (step - self.from_step) / (self.to_step - self.from_step)
+        return self.start + (self.end - self.start) * min(1.0, max(0.0, done))
+
+
 class Mixture:
     """A weighted sum of named objectives on the same token states.
 
@@ -38,17 +81,28 @@ class Mixture:
         parts: name, weight and objective of each part; a name or metric that comes again is reported as ``name_2``.
     """
 
-    def __init__(self, parts: Sequence[tuple[str, float, Objective]]) -> None:
+    def __init__(self, parts: Sequence[tuple[str, float | Ramp, Objective]]) -> None:
         self.parts = parts
 
+    def at(self, moment: Moment) -> "Mixture":
+        """The mixture with the weights of an optimizer step, and its parts as they are then."""
+        return Mixture(
+            [
+                (name, weight.at(moment.step) if isinstance(weight, Ramp) else weight, at(objective, moment))
+                for name, weight, objective in self.parts
+            ]
+        )
+
     def __call__(self, teacher: TokenStates, student: TokenStates) -> LossOutput:
-        """Sum of weight times loss; each part's own value and metrics are reported under its name."""
-        outputs = [(name, weight, objective(teacher, student)) for name, weight, objective in self.parts]
-        total = sum(weight * output.sum for _, weight, output in outputs)
-        assert isinstance(total, Tensor)
+        """Sum of weight times loss; each part's own value, metrics and changing weight are reported under its name."""
+        total = torch.zeros((), device=student.x_BTD.device)
         metrics: dict[str, Tensor] = {}
         seen: Counter[str] = Counter()
-        for part, _, output in outputs:
+        for part, weight, objective in self.parts:
+            assert not isinstance(weight, Ramp), "ask for the objective of a step: at(moment)"
+            output = objective(teacher, student)
+            # A part of weight zero is still computed, because ranks meet in it and its metrics are watched.
+            total = total + weight * output.sum
             for name, value in {part: output.sum.detach(), **output.metrics}.items():
                 seen[name] += 1
                 metrics[name if seen[name] == 1 else f"{name}_{seen[name]}"] = value

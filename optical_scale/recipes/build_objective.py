@@ -4,21 +4,50 @@ from typing import assert_never
 
 from optical_scale.config import objectives as schema
 from optical_scale.losses.contrastive import Contrastive
+from optical_scale.losses.greedy import GreedyAlignment
+from optical_scale.losses.list_kl import ListKL
 from optical_scale.losses.mse import PooledMSE
-from optical_scale.losses.objective import Mixture, Objective
+from optical_scale.losses.objective import Mixture, Objective, Ramp
 from optical_scale.losses.optimal_transport import OptimalTransport
+from optical_scale.losses.siglip import SigLIP
+from optical_scale.losses.token_mse import TokenMSE
 
 
 def objective(config: schema.Objective) -> Objective:
     """The objective that ``config`` describes."""
     match config:
         case schema.OptimalTransport():
-            return OptimalTransport(config.epsilon, config.iterations)
+            return OptimalTransport(
+                epsilon=_number(config.epsilon),
+                iterations=config.iterations,
+                epsilon_mode=config.epsilon_mode,
+                solver=config.solver,
+                anneal=tuple(config.anneal),
+                marginals=config.marginals,
+                rho=config.rho,
+                mass=config.mass,
+                debias=config.debias,
+                order=config.order,
+            )
         case schema.PooledMSE():
             return PooledMSE()
+        case schema.TokenMSE():
+            return TokenMSE(config.epsilon, config.iterations)
+        case schema.Greedy():
+            return GreedyAlignment(config.direction)
         case schema.Contrastive():
-            return Contrastive(config.temperature, config.late_interaction)
+            return Contrastive(config.temperature, config.late_interaction, config.exchange)
+        case schema.SigLIP():
+            return SigLIP(config.temperature, config.bias)
+        case schema.ListKL():
+            return ListKL(config.temperature, config.scores)
         case schema.Mixture():
-            return Mixture([(part.objective.name, part.weight, objective(part.objective)) for part in config.parts])
+            return Mixture(
+                [(part.objective.name, _number(part.weight), objective(part.objective)) for part in config.parts]
+            )
         case _:
             assert_never(config)
+
+
+def _number(value: float | schema.Ramp) -> float | Ramp:
+    return Ramp(**value.model_dump()) if isinstance(value, schema.Ramp) else value

@@ -3,17 +3,16 @@
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import assert_never
 
 from optical_scale.config.export import ExportConfig
 from optical_scale.config.loading import load
-from optical_scale.config.objectives import Contrastive, Mixture, Objective, OptimalTransport, PooledMSE
 from optical_scale.config.run import TrainConfig
 from optical_scale.errors import ConfigError
 from optical_scale.evaluation.schema import Report
 from optical_scale.export.hf import ExportReport, export_huggingface
 from optical_scale.export.model_card import CardFacts
 from optical_scale.export.source import choose_checkpoint
+from optical_scale.recipes.describe_objective import describe
 from optical_scale.records import TextPair
 from optical_scale.runtime.log import progress
 from optical_scale.shards.manifest import read_manifest
@@ -79,7 +78,7 @@ def _card(config: ExportConfig, run: TrainConfig, checkpoint: Path) -> CardFacts
         else teacher.pretrained.name
         if teacher.pretrained
         else "a teacher from scratch",
-        objective=_describe(run.objective),
+        objective=describe(run.objective),
         hyperparameters=_hyperparameters(run),
         corpora=_corpora(config, run),
         results=[result for result in state.results if result["step"] == last],
@@ -118,21 +117,3 @@ def _corpora(config: ExportConfig, run: TrainConfig) -> dict[str, str | None]:
     if names and (unknown := sorted(set(config.corpora) - set(names))):
         raise ConfigError(f"corpora: the shards of this run hold {', '.join(names)}; found {', '.join(unknown)}")
     return names | config.corpora
-
-
-def _describe(objective: Objective) -> str:
-    match objective:
-        case OptimalTransport():
-            return (
-                "<P, C> with C the cosine distance of teacher and student tokens and P the entropic transport plan "
-                f"(epsilon {objective.epsilon:g}, {objective.iterations} iterations; arXiv 2301.12566)"
-            )
-        case PooledMSE():
-            return "squared distance between mean-pooled embeddings of teacher and student"
-        case Contrastive():
-            late = f", and {objective.late_interaction:g} times on MaxSim" if objective.late_interaction else ""
-            return f"InfoNCE on mean-pooled embeddings (temperature {objective.temperature:g}){late}"
-        case Mixture():
-            return "; ".join(f"{part.weight:g} x ({_describe(part.objective)})" for part in objective.parts)
-        case _:
-            assert_never(objective)

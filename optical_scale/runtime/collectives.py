@@ -1,6 +1,7 @@
 """The few exchanges between ranks that are needed beside DeepSpeed's own; each is the identity on one process."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,31 +62,61 @@ def barrier() -> None:
 
 class _GatherRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, counts: tuple[int, ...]) -> Tensor:
-        ctx.counts = counts
-        # Collectives want equal shapes; the shorter parts are filled up and cut again.
-        padded = rows.new_zeros(max(counts), *rows.shape[1:])
-        padded[: len(rows)] = rows
-        parts = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(parts, padded)
-        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+    def forward(ctx: Any, counts: tuple[int, ...], *rows: Tensor) -> tuple[Tensor, ...]:
+        ctx.counts, ctx.shapes = counts, [part.shape[1:] for part in rows]
+        packed = _pack(rows, len(rows[0]))
+        largest = max(counts)
+        if packed.shape[0] < largest:
+            # Collectives want equal shapes; the shorter parts are filled up and cut again.
+            packed = torch.cat([packed, packed.new_zeros(largest - packed.shape[0], packed.shape[1])])
+        gathered = packed.new_empty(largest * len(counts), packed.shape[1])
+        dist.all_gather_into_tensor(gathered, packed)
+        if min(counts) < largest:
+            starts = range(0, len(gathered), largest)
+            gathered = torch.cat([gathered[at : at + count] for at, count in zip(starts, counts, strict=True)])
+        return _unpack(gathered, ctx.shapes)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        # Every rank's loss saw every row, so a row's gradient is the sum over ranks.
-        total = gradients[0].contiguous()
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        # Every rank's loss saw every row, so a row's gradient is the sum over ranks. Rows that need none, such as a
+        # frozen teacher's, are not sent.
+        wanted = [at for at, needed in enumerate(ctx.needs_input_grad[1:]) if needed]
+        total = _pack([gradients[at] for at in wanted], sum(ctx.counts))
         dist.all_reduce(total)
         start = sum(ctx.counts[: dist.get_rank()])
-        return total[start : start + ctx.counts[dist.get_rank()]], None
+        mine = total[start : start + ctx.counts[dist.get_rank()]]
+        result: list[Tensor | None] = [None] * len(ctx.shapes)
+        for at, part in zip(wanted, _unpack(mine, [ctx.shapes[at] for at in wanted]), strict=True):
+            result[at] = part
+        return None, *result
+
+
+def _pack(parts: Sequence[Tensor], rows: int) -> Tensor:
+    """Side by side in one matrix with a row per row; the explicit width serves parts without rows."""
+    flat = [part.reshape(rows, math.prod(part.shape[1:])) for part in parts]
+    return flat[0].contiguous().clone() if len(flat) == 1 else torch.cat(flat, 1)
+
+
+def _unpack(packed: Tensor, shapes: Sequence[torch.Size]) -> tuple[Tensor, ...]:
+    widths = [math.prod(shape) for shape in shapes]
+    return tuple(
+        part.reshape(len(packed), *shape) for part, shape in zip(torch.split(packed, widths, 1), shapes, strict=True)
+    )
 
 
 def rows_of_ranks(rows: int, device: torch.device | str = "cpu") -> tuple[int, ...]:
-    """How many rows each rank has, in rank order."""
+    """How many rows each rank has, in rank order; waits for the slowest rank."""
+    return gather_integers([rows], device)[0]
+
+
+def gather_integers(values: Sequence[int], device: torch.device | str = "cpu") -> tuple[tuple[int, ...], ...]:
+    """For each of this rank's integers, what every rank has in its place, in rank order; one exchange."""
     if not _many():
-        return (rows,)
-    counts = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size())]
-    dist.all_gather(counts, torch.tensor([rows], device=device))
-    return tuple(int(count.item()) for count in counts)
+        return tuple((value,) for value in values)
+    mine = torch.tensor(values, dtype=torch.int64, device=device)
+    all_RV = mine.new_empty(dist.get_world_size() * len(mine))
+    dist.all_gather_into_tensor(all_RV, mine)
+    return tuple(zip(*all_RV.view(-1, len(mine)).tolist(), strict=True))
 
 
 def gather_rows(rows: Tensor, counts: tuple[int, ...] | None = None) -> Tensor:
@@ -95,16 +126,52 @@ def gather_rows(rows: Tensor, counts: tuple[int, ...] | None = None) -> Tensor:
         rows: of this rank.
         counts: :func:`rows_of_ranks`, if the caller knows it; asked for otherwise.
     """
+    return gather_rows_together([rows], counts)[0]
+
+
+def gather_rows_together(parts: Sequence[Tensor], counts: tuple[int, ...] | None = None) -> tuple[Tensor, ...]:
+    """Several tensors with the same rows as :func:`gather_rows`, in one exchange each way.
+
+    Args:
+        parts: of this rank, of one dtype.
+        counts: as :func:`gather_rows`.
+    """
     if not _many():
-        return rows
-    known = rows_of_ranks(len(rows), rows.device) if counts is None else counts
-    gathered: Tensor = _GatherRows.apply(rows, known)  # type: ignore[no-untyped-call]
+        return tuple(parts)
+    known = rows_of_ranks(len(parts[0]), parts[0].device) if counts is None else counts
+    gathered: tuple[Tensor, ...] = _GatherRows.apply(known, *parts)  # type: ignore[no-untyped-call]
     return gathered
 
 
-def largest_over_ranks(value: int, device: torch.device | str = "cpu") -> int:
-    """The maximum of an integer over ranks, for example to agree on a padded length."""
-    largest = torch.tensor([value], device=device)
-    if _many():
-        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-    return int(largest.item())
+def visits(mine: Tensor, counts: tuple[int, ...]) -> Iterator[tuple[int, Tensor]]:
+    """Every rank's rows in turn, on all ranks, without gradient: only one other rank's rows exist at a time.
+
+    Args:
+        mine: this rank's rows, contiguous.
+        counts: rows of each rank; ranks without rows are passed over.
+
+    Yields:
+        The rank and its rows, which must not be written to.
+    """
+    for rank, count in enumerate(counts):
+        if not count:
+            continue
+        if not _many():
+            yield rank, mine
+            continue
+        rows = mine if rank == dist.get_rank() else mine.new_empty(count, *mine.shape[1:])
+        dist.broadcast(rows, rank)
+        yield rank, rows
+
+
+def send_home(rows: Tensor, rank: int) -> Tensor | None:
+    """The sum over ranks of ``rows``, on ``rank`` only; None elsewhere. What a visit's gradient needs."""
+    if not _many():
+        return rows
+    dist.reduce(rows, rank)
+    return rows if rank == dist.get_rank() else None
+
+
+def my_rank() -> int:
+    """This process's rank, 0 on one process."""
+    return dist.get_rank() if _many() else 0

@@ -11,8 +11,8 @@ from optical_scale.batch import PairBatch, TokenBatch, TokenStates
 from optical_scale.engine.student import StudentEngine, Update
 from optical_scale.engine.teacher import Teacher
 from optical_scale.errors import EngineError
-from optical_scale.losses.objective import LossOutput, Objective
-from optical_scale.runtime.collectives import sum_over_ranks
+from optical_scale.losses.objective import LossOutput, Moment, Objective, at
+from optical_scale.runtime.collectives import gather_integers, sum_over_ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +34,26 @@ class TrainStep:
         self.student = student
         self.objective = objective
 
-    def __call__(self, micro_batches: Sequence[PairBatch]) -> StepResult:
+    def __call__(self, micro_batches: Sequence[PairBatch], step: int = 0) -> StepResult:
         """Run one step; every rank enters with equally many micro-batches, of any numbers of pairs.
+
+        Args:
+            micro_batches: of this rank.
+            step: optimizer updates done before, which weights and epsilons may depend on.
 
         Raises:
             EngineError: the loss is not finite on some rank; raised on all ranks before the weights change.
         """
-        weight = self._global_weight(micro_batches)
+        # The one place where ranks tell each other what they bring; objectives need not ask again.
+        rows = gather_integers([len(batch) for batch in micro_batches], self.student.device)
+        weight = max(1.0, float(sum(map(sum, rows))))
         totals: Counter[str] = Counter()
         update = None
         for number, batch in enumerate(micro_batches):
             teacher, student = self._encode(batch)
             if not batch.keys:  # a stand-in for samples that were all skipped; this rank still joins the collectives
                 teacher, student = teacher.first(0), student.first(0)
-            output = self.objective(teacher, student)
+            output = at(self.objective, Moment(step, rows[number]))(teacher, student)
             last = number == len(micro_batches) - 1
             self.student.backward(output.sum, weight, last=last)
             totals.update(_scalars(output))
@@ -67,10 +73,6 @@ class TrainStep:
             return self.teacher.encode(batch.source), self.student.encode(batch.target)
         assert isinstance(batch.target, TokenBatch)
         return self.student.encode_both(batch.source, batch.target)
-
-    def _global_weight(self, micro_batches: Sequence[PairBatch]) -> float:
-        pairs = sum(len(batch) for batch in micro_batches)
-        return max(1.0, float(sum_over_ranks(torch.tensor(float(pairs), device=self.student.device)).item()))
 
     def _average(self, totals: Counter[str], weight: float) -> dict[str, float]:
         names = list(totals)

@@ -144,7 +144,7 @@ class Trainer:
         return micro_batches
 
     def _advance(self, micro_batches: list[PairBatch]) -> None:
-        result = self.step(micro_batches)
+        result = self.step(micro_batches, self.state.step)
         self.state = self.state.after_step(result.values["loss"])
         self._window.add(sum(len(batch.languages) for batch in micro_batches))
         last = self.state.step == self.times.steps

@@ -6,9 +6,12 @@ from optical_scale.runtime.collectives import (
     any_rank,
     barrier,
     broadcast_object,
+    gather_integers,
     gather_rows,
-    largest_over_ranks,
+    gather_rows_together,
+    send_home,
     sum_over_ranks,
+    visits,
 )
 from tests.support.processes import run_ranks
 
@@ -24,7 +27,9 @@ def test_one_process_is_the_identity():
     assert any_rank(True)
     assert not any_rank(False)
     assert broadcast_object({"a": 1}) == {"a": 1}
-    assert largest_over_ranks(5) == 5
+    assert gather_integers([5, 2]) == ((5,), (2,))
+    assert [(rank, seen is rows) for rank, seen in visits(rows, (2,))] == [(0, True)]
+    assert send_home(rows, 0) is rows
     barrier()
 
 
@@ -36,7 +41,7 @@ def exchange():
     assert any_rank(rank == 1)
     assert not any_rank(False)
     assert broadcast_object({"from": rank}) == {"from": 0}
-    assert largest_over_ranks(3 + rank) == 4
+    assert gather_integers([3 + rank, 7 * rank]) == ((3, 4), (0, 7))
 
 
 def gather():
@@ -55,7 +60,32 @@ def gather():
     assert turned.grad.tolist() == [[1.0, 0.0]] * 3
 
 
+def together():
+    """Two tensors with uneven rows, of which only the second has a gradient."""
+    rank = dist.get_rank()
+    counts = (1, 3)
+    flat = torch.full((counts[rank],), float(rank))
+    cube = torch.full((counts[rank], 2, 2), 1.0 + rank, requires_grad=True)
+    all_flat, all_cube = gather_rows_together([flat, cube])
+    assert all_flat.tolist() == [0.0, 1.0, 1.0, 1.0]
+    assert all_cube.shape == (4, 2, 2)
+    ((rank + 1) * (all_cube * torch.arange(4.0)[:, None, None]).sum()).backward()
+    expected = torch.arange(4.0)[sum(counts[:rank]) : sum(counts[: rank + 1])]
+    assert cube.grad[:, 0, 1].tolist() == (3 * expected).tolist()
+
+
+def in_turns():
+    """Rank 1 has two rows, rank 0 none; what visitors gather goes home."""
+    rank = dist.get_rank()
+    mine = torch.full((2 * rank, 3), 5.0)
+    seen = list(visits(mine, (0, 2)))
+    assert [(who, rows.tolist()) for who, rows in seen] == [(1, [[5.0] * 3] * 2)]
+    home = send_home(torch.full((2, 3), rank + 1.0), 1)
+    assert (home is None) == (rank == 0)
+    assert home is None or home.tolist() == [[3.0] * 3] * 2
+
+
 @pytest.mark.distributed
-@pytest.mark.parametrize("function", ["exchange", "gather"])
+@pytest.mark.parametrize("function", ["exchange", "gather", "together", "in_turns"])
 def test_two_processes(function):
     run_ranks("tests.unit.runtime.test_collectives", function)

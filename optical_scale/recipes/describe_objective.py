@@ -1,0 +1,61 @@
+"""The objective in words, for a model card."""
+
+from typing import assert_never
+
+from optical_scale.config import objectives as schema
+
+
+def describe(objective: schema.Objective) -> str:
+    """One sentence without a full stop."""
+    match objective:
+        case schema.OptimalTransport():
+            return (
+                "<P, C> with C the cosine distance of teacher and student tokens and P the "
+                f"{_plan(objective)} (epsilon {_number(objective.epsilon)}"
+                f"{' x standard deviation' if objective.epsilon_mode == 'relative' else ''}, "
+                f"{objective.iterations} iterations; arXiv 2301.12566)"
+            )
+        case schema.PooledMSE():
+            return "squared distance between mean-pooled embeddings of teacher and student"
+        case schema.TokenMSE():
+            return f"squared distance of tokens aligned by transport (epsilon {objective.epsilon:g})"
+        case schema.Greedy():
+            whose = (
+                "each side's tokens" if objective.direction == "both" else f"each of the {objective.direction}'s tokens"
+            )
+            return f"cosine distance of {whose} to the nearest of the other side (arXiv 2112.08185)"
+        case schema.Contrastive():
+            late = f", and {objective.late_interaction:g} times on MaxSim" if objective.late_interaction else ""
+            return f"InfoNCE on mean-pooled embeddings (temperature {objective.temperature:g}){late}"
+        case schema.SigLIP():
+            return (
+                f"sigmoid loss on mean-pooled embeddings (temperature {objective.temperature:g}, "
+                f"bias {objective.bias:g}; arXiv 2303.15343)"
+            )
+        case schema.ListKL():
+            what = "MaxSim scores" if objective.scores == "maxsim" else "cosines"
+            return (
+                f"KL divergence of in-batch lists of {what} (temperature {objective.temperature:g}; arXiv 2401.04810)"
+            )
+        case schema.Mixture():
+            return "; ".join(f"{_number(part.weight)} x ({describe(part.objective)})" for part in objective.parts)
+        case _:
+            assert_never(objective)
+
+
+def _plan(objective: schema.OptimalTransport) -> str:
+    words = [
+        "debiased" if objective.debias else "",
+        f"unbalanced (rho {objective.rho:g})" if objective.rho is not None else "",
+        f"partial ({objective.mass:g} of the mass)" if objective.mass is not None else "",
+        f"order-aware ({objective.order:g})" if objective.order else "",
+        "entropic transport plan" if objective.solver == "sinkhorn" else "transport plan by IPOT",
+        "between masses in proportion to token lengths" if objective.marginals == "norm" else "",
+    ]
+    return " ".join(filter(None, words))
+
+
+def _number(value: float | schema.Ramp) -> str:
+    if isinstance(value, schema.Ramp):
+        return f"{value.start:g} to {value.end:g} over steps {value.from_step} to {value.to_step}"
+    return f"{value:g}"
