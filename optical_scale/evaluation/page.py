@@ -1,5 +1,6 @@
 """``report.html``: one self-contained page without scripts, for screen (light and dark), print and black and white."""
 
+from collections.abc import Sequence
 from html import escape
 
 from optical_scale.evaluation.figures import gap_svg, language_bars_svg, learning_curve_svg
@@ -79,10 +80,15 @@ def html_page(report: Report) -> str:
     if report.config:
         rows = [(name, str(value)) for name, value in report.config.items()]
         parts += ["<h2>Configuration</h2>", _pairs_table(rows)]
+    return document(report.title, parts)
+
+
+def document(title: str, parts: Sequence[str]) -> str:
+    """A page around its parts, with everything it needs inside."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(report.title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{escape(title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(parts)
         + "\n</main>\n</body>\n</html>\n"
     )
