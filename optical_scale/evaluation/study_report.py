@@ -7,7 +7,14 @@ from pathlib import Path
 
 from optical_scale.evaluation.schema import title_of
 from optical_scale.evaluation.study_page import study_page
-from optical_scale.evaluation.study_schema import Spread, StudyReport, Summary
+from optical_scale.evaluation.study_schema import (
+    Spread,
+    StudyReport,
+    Summary,
+    ordered_languages,
+    spread_text,
+    statistic_name,
+)
 from optical_scale.runtime.files import write_atomic, write_json
 
 
@@ -89,24 +96,3 @@ def _table(report: StudyReport, rows: Sequence[Summary]) -> str:
         spreads = [row.languages.get(l) for l in languages] + [row.statistics.get(name) for name in statistics]
         lines.append([*row.labels.values(), str(row.replicates), *map(spread_text, spreads)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def ordered_languages(report: StudyReport, rows: Sequence[Summary]) -> list[str]:
-    """High-resource languages first, then low-resource ones, then all others by descending training pairs."""
-    found = dict.fromkeys(language for row in rows for language in row.languages)
-    counts = {language: max(row.training_pairs.get(language, 0) for row in rows) for language in found}
-    named = [language for language in (*report.high, *report.low) if language in found]
-    others = sorted((l for l in found if l not in named), key=lambda language: (-counts[language], language))
-    return [*named, *others]
-
-
-def statistic_name(name: str) -> str:
-    """How people read a statistic's name."""
-    return {"all": "mean of all", "high": "mean of high", "low": "mean of low"}.get(name, name)
-
-
-def spread_text(spread: Spread | None) -> str:
-    """``0.713 ± 0.004``, or a dash."""
-    if spread is None:
-        return "–"
-    return f"{spread.mean:.3f}" + ("" if spread.deviation is None else f" ± {spread.deviation:.3f}")

@@ -1,5 +1,6 @@
 """What the report of a study contains: the models behind ``results.json``."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -145,3 +146,24 @@ class StudyReport(_Model):
     pairs_fits: tuple[Fit, ...]
     scale_fits: tuple[Fit, ...]
     pareto: tuple[ParetoPoint, ...]
+
+
+def ordered_languages(report: StudyReport, rows: Sequence[Summary]) -> list[str]:
+    """High-resource languages first, then low-resource ones, then all others by descending training pairs."""
+    found = dict.fromkeys(language for row in rows for language in row.languages)
+    counts = {language: max(row.training_pairs.get(language, 0) for row in rows) for language in found}
+    named = [language for language in (*report.high, *report.low) if language in found]
+    others = sorted((l for l in found if l not in named), key=lambda language: (-counts[language], language))
+    return [*named, *others]
+
+
+def statistic_name(name: str) -> str:
+    """How people read a statistic's name."""
+    return {"all": "mean of all", "high": "mean of high", "low": "mean of low"}.get(name, name)
+
+
+def spread_text(spread: Spread | None) -> str:
+    """``0.713 ± 0.004``, or a dash."""
+    if spread is None:
+        return "–"
+    return f"{spread.mean:.3f}" + ("" if spread.deviation is None else f" ± {spread.deviation:.3f}")
