@@ -24,28 +24,28 @@ from optical_scale.evaluation.schema import (
 )
 
 # matplotlib knows no CSS: it draws in these unlikely colours, which are then replaced by variables of the page.
-_INK, _FAINT = "#010203", "#010204"
-_SERIES = tuple(f"#01020{digit}" for digit in "56789a")
-_VARIABLES = {_INK: "var(--ink)", _FAINT: "var(--line)"} | {c: f"var(--series-{i})" for i, c in enumerate(_SERIES)}
+INK, FAINT = "#010203", "#010204"
+SERIES = tuple(f"#01020{digit}" for digit in "56789a")
+_VARIABLES = {INK: "var(--ink)", FAINT: "var(--line)"} | {c: f"var(--series-{i})" for i, c in enumerate(SERIES)}
 _HATCHES = ("////", "", "....", "\\\\\\\\", "xxxx", "----")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DASHES = ("-", "--", "-.", ":")
 _DIRECT_LANGUAGES = 10
 
-_STYLE = {
+STYLE = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _FAINT,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "grid.color": _FAINT,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": FAINT,
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
     "legend.frameon": False,
@@ -60,19 +60,19 @@ def learning_curve_svg(report: Report) -> str:
     panels = len(metrics) + bool(report.loss_curve)
     if not panels:
         return ""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 2.9 * panels))
         axes = list(figure.subplots(panels, 1, squeeze=False)[:, 0])
         for axis, metric in zip(axes, metrics, strict=False):
             _curves(axis, report, metric)
         if report.loss_curve:
             steps = [point.step for point in report.loss_curve]
-            axes[-1].plot(steps, [point.value for point in report.loss_curve], color=_SERIES[1], linewidth=1.5)
+            axes[-1].plot(steps, [point.value for point in report.loss_curve], color=SERIES[1], linewidth=1.5)
             axes[-1].set_title("training loss")
         for axis in axes:
             axis.grid(axis="y")
         axes[-1].set_xlabel("optimizer step")
-        return _svg(figure, "learning", "Learning curves")
+        return svg_text(figure, "learning", "Learning curves")
 
 
 def _curves(axis: Axes, report: Report, metric: str) -> None:
@@ -85,7 +85,7 @@ def _curves(axis: Axes, report: Report, metric: str) -> None:
     crowded = len(languages) > _DIRECT_LANGUAGES and report.groups is not None
     for i, language in enumerate(languages):
         steps = sorted(values[language])
-        style: dict[str, Any] = {"color": _FAINT, "linewidth": 0.8} if crowded else _line_style(i)
+        style: dict[str, Any] = {"color": FAINT, "linewidth": 0.8} if crowded else line_style(i)
         label = None if crowded else language
         axis.plot(steps, [values[language][step] for step in steps], label=label, **style)
     if crowded and report.groups is not None:
@@ -93,15 +93,16 @@ def _curves(axis: Axes, report: Report, metric: str) -> None:
             present = [values[language] for language in group if language in values]
             steps = sorted(set.intersection(*(set(curve) for curve in present))) if present else []
             means = [sum(curve[step] for curve in present) / len(present) for step in steps]
-            axis.plot(steps, means, label=f"mean of {name}-resource", **_line_style(i + 1), zorder=3)
+            axis.plot(steps, means, label=f"mean of {name}-resource", **line_style(i + 1), zorder=3)
     axis.set_title(metric)
     axis.set_ylim(bottom=0)
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=3)
 
 
-def _line_style(i: int) -> dict[str, Any]:
+def line_style(i: int) -> dict[str, Any]:
+    """Colour, marker and dash of series i; the combination repeats only after 24."""
     return {
-        "color": _SERIES[i % len(_SERIES)],
+        "color": SERIES[i % len(SERIES)],
         "marker": _MARKERS[i % len(_MARKERS)],
         "linestyle": _DASHES[i % len(_DASHES)],
         "markersize": 4.5,
@@ -115,7 +116,7 @@ def language_bars_svg(report: Report, task: Task) -> str:
     metrics = [metric for metric in ("R@1", "MRR") if metric in metrics_of(report, task)]
     if not metrics:
         return ""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 1.1 + len(languages) * _row_height(report)))
         axes = list(figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0])
         for axis, metric in zip(axes, metrics, strict=True):
@@ -124,7 +125,7 @@ def language_bars_svg(report: Report, task: Task) -> str:
         axes[0].set_ylim(len(languages) - 0.5, -0.5)
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), markerscale=0.6)
-        return _svg(figure, f"bars-{tasks(report).index(task)}", "Scores by language and stage")
+        return svg_text(figure, f"bars-{tasks(report).index(task)}", "Scores by language and stage")
 
 
 def _bars(axis: Axes, report: Report, task: Task, languages: Sequence[str], metric: str) -> None:
@@ -135,19 +136,19 @@ def _bars(axis: Axes, report: Report, task: Task, languages: Sequence[str], metr
         known = [(row, results[language]) for row, language in enumerate(languages) if language in results]
         middles = [row - 0.4 + thickness * (i + 0.5) for row, _ in known]
         widths = [result.metrics.get(metric, 0.0) for _, result in known]
-        color = _SERIES[i % len(_SERIES)]
+        color = SERIES[i % len(SERIES)]
         hatch = _HATCHES[i % len(_HATCHES)] if len(report.stages) > 1 else ""
         face = "none" if hatch else color
         axis.barh(middles, widths, thickness * 0.9, color=face, edgecolor=color, hatch=hatch, label=stage.name)
         spans = [result.intervals.get(metric) for _, result in known]
         for middle, span in zip(middles, spans, strict=True):
             if span is not None:
-                axis.plot(span, (middle, middle), color=_INK, linewidth=1.0, solid_capstyle="butt")
+                axis.plot(span, (middle, middle), color=INK, linewidth=1.0, solid_capstyle="butt")
         chance |= {result.language: result.chance[metric] for _, result in known if metric in result.chance}
     rows = [row for row, language in enumerate(languages) if language in chance]
     levels = [chance[languages[row]] for row in rows]
     size = 72 * 0.8 * _row_height(report)
-    axis.plot(levels, rows, "|", color=_INK, markersize=size, markeredgewidth=1.6, label="chance")
+    axis.plot(levels, rows, "|", color=INK, markersize=size, markeredgewidth=1.6, label="chance")
     axis.set_title(metric)
     axis.set_xlim(0, 1)
     axis.grid(axis="x")
@@ -171,11 +172,11 @@ def gap_svg(report: Report) -> str:
     """Group means per stage joined by a line, with the gap and its interval in words; empty without a gap."""
     if not report.gaps:
         return ""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 1.0 + 0.42 * len(report.gaps)))
         axis = figure.subplots()
         for row, gap in enumerate(report.gaps):
-            axis.plot((gap.low_mean, gap.high_mean), (row, row), color=_INK, linewidth=2, zorder=2)
+            axis.plot((gap.low_mean, gap.high_mean), (row, row), color=INK, linewidth=2, zorder=2)
             axis.text(
                 1.02,
                 row,
@@ -185,16 +186,14 @@ def gap_svg(report: Report) -> str:
             )
         rows = range(len(report.gaps))
         high, low = [g.high_mean for g in report.gaps], [g.low_mean for g in report.gaps]
-        axis.scatter(high, rows, s=60, color=_SERIES[1], edgecolors=_INK, label="high-resource mean", zorder=3)
-        axis.scatter(
-            low, rows, s=60, color=_SERIES[2], edgecolors=_INK, marker="D", label="low-resource mean", zorder=3
-        )
+        axis.scatter(high, rows, s=60, color=SERIES[1], edgecolors=INK, label="high-resource mean", zorder=3)
+        axis.scatter(low, rows, s=60, color=SERIES[2], edgecolors=INK, marker="D", label="low-resource mean", zorder=3)
         axis.set_yticks(list(rows), [_gap_label(gap) for gap in report.gaps])
         axis.set_ylim(len(report.gaps) - 0.5, -0.5)
         axis.set_xlim(0, 1)
         axis.grid(axis="x")
         figure.legend(loc="outside lower center", ncols=2)
-        return _svg(figure, "gap", "Gap between language groups")
+        return svg_text(figure, "gap", "Gap between language groups")
 
 
 def _gap_label(gap: ReportedGap) -> str:
@@ -202,7 +201,7 @@ def _gap_label(gap: ReportedGap) -> str:
     return f"{gap.stage}: {gap.metric}, {gap.mode.replace('_', ' ')}{way}"
 
 
-def _svg(figure: Figure, name: str, description: str) -> str:
+def svg_text(figure: Figure, name: str, description: str) -> str:
     """Serialise for use inside a page: no XML prologue, no date, ids unique to this chart, themed colours."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):

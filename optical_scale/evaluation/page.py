@@ -1,8 +1,10 @@
 """``report.html``: one self-contained page without scripts, for screen (light and dark), print and black and white."""
 
+from collections.abc import Sequence
 from html import escape
 
 from optical_scale.evaluation.figures import gap_svg, language_bars_svg, learning_curve_svg
+from optical_scale.evaluation.page_script import SORTING
 from optical_scale.evaluation.schema import (
     Alignment,
     Report,
@@ -41,7 +43,10 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 thead th { font-weight: 600; } tbody th, thead th:first-child { text-align: left; } tbody th { font-weight: 500; }
 th.stage { text-align: center; border-left: 1px solid var(--line); } td.first { border-left: 1px solid var(--line); }
-table.gaps :is(th, td):nth-child(2) { text-align: left; }
+table.gaps :is(th, td):nth-child(2), td.text { text-align: left; }
+th button { all: unset; cursor: pointer; } th button:focus-visible { outline: 2px solid var(--heat); }
+th[aria-sort="ascending"] button::after { content: " ▲"; } th[aria-sort="descending"] button::after { content: " ▼"; }
+summary { cursor: pointer; margin: .4rem 0; } small { color: var(--soft); }
 tr.mean > * { font-weight: 650; } tr.mean:first-child > * { border-top: 2px solid var(--ink); }
 .plan th, .plan td { border: 0; padding: .25rem .4rem; text-align: center; font-size: .85rem; font-weight: 500; }
 .plan tbody th { text-align: right; position: sticky; left: 0; background: var(--paper); }
@@ -64,12 +69,12 @@ def html_page(report: Report) -> str:
     """The whole page."""
     parts = [f"<h1>{escape(report.title)}</h1>", _summary(report), *_gap_section(report)]
     if curve := learning_curve_svg(report):
-        parts += ["<h2>Learning curve</h2>", _chart(curve)]
+        parts += ["<h2>Learning curve</h2>", chart(curve)]
     parts += ["<h2>Results by language</h2>", f"<p>{_RESULTS_NOTE}</p>"]
     for task in tasks(report):
         parts.append(f"<h3>{escape(task_title(task))}</h3>")
         if bars := language_bars_svg(report, task):
-            parts.append(_chart(bars))
+            parts.append(chart(bars))
         parts.append(_result_table(report, task))
     if report.alignments:
         parts += ["<h2>Token alignments</h2>", f"<p>{_ALIGNMENT_NOTE}</p>", *map(_alignment_table, report.alignments)]
@@ -79,12 +84,17 @@ def html_page(report: Report) -> str:
     if report.config:
         rows = [(name, str(value)) for name, value in report.config.items()]
         parts += ["<h2>Configuration</h2>", _pairs_table(rows)]
+    return document(report.title, parts)
+
+
+def document(title: str, parts: Sequence[str]) -> str:
+    """A page around its parts, with everything it needs inside."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(report.title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{escape(title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(parts)
-        + "\n</main>\n</body>\n</html>\n"
+        + f"\n</main>\n<script>{SORTING}</script>\n</body>\n</html>\n"
     )
 
 
@@ -96,7 +106,7 @@ def _gap_section(report: Report) -> list[str]:
     return [
         "<h2>Gap between high- and low-resource languages</h2>",
         f"<p>{groups} {_GAP_NOTE}</p>",
-        _chart(gap),
+        chart(gap),
         _gap_table(report),
     ]
 
@@ -123,7 +133,8 @@ def _names(report: Report, which: str) -> str:
     return escape(", ".join(getattr(report.groups, which))) if report.groups else "not recorded"
 
 
-def _chart(svg: str) -> str:
+def chart(svg: str) -> str:
+    """A figure around a drawing."""
     return f'<figure class="chart">{svg}</figure>'
 
 
@@ -134,8 +145,10 @@ def _pairs_table(rows: list[tuple[str, str]]) -> str:
 
 def _gap_table(report: Report) -> str:
     head = "".join(
-        f"<th scope='col'>{name}</th>"
-        for name in ("stage", "task", "metric", "high", "low", "gap", "interval", "relative gap", "interval")
+        f"<th scope='col' data-column='{i}'>{name}</th>"
+        for i, name in enumerate(
+            ("stage", "task", "metric", "high", "low", "gap", "interval", "relative gap", "interval")
+        )
     )
     body = ""
     for gap in report.gaps:
@@ -152,7 +165,10 @@ def _gap_table(report: Report) -> str:
             spread,
         )
         body += f"<tr><th scope='row'>{escape(gap.stage)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-    return f'<div class="scroll"><table class="gaps"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return (
+        f'<div class="scroll"><table class="gaps sortable"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def _result_table(report: Report, task: Task) -> str:
@@ -162,14 +178,17 @@ def _result_table(report: Report, task: Task) -> str:
         f"<th class='stage' colspan='{len(metrics)}' scope='colgroup'>{escape(name)}</th>"
         for name in (*(stage.name for stage in report.stages), "chance")
     )
-    names = "".join(f"<th scope='col'>{escape(metric)}</th>" for metric in metrics) * (len(stages) + 1)
+    names = "".join(
+        f"<th scope='col' data-column='{i}'>{escape(metric)}</th>"
+        for i, metric in enumerate(metrics * (len(stages) + 1), start=3)
+    )
     body = ""
     for language in languages_of(report, task):
         known = next(results[language] for results in stages if language in results)
         values = [results[language].metrics if language in results else {} for results in stages]
         cells = "".join(_cells([row.get(metric) for metric in metrics]) for row in (*values, known.chance))
         pairs = f" · {report.training_pairs[language]:,}" if language in report.training_pairs else ""
-        size = f"<td>{known.queries:,}</td><td>{known.documents:,}</td>"
+        size = "".join(f"<td data-value='{n}'>{n:,}</td>" for n in (known.queries, known.documents))
         body += f"<tr><th scope='row'>{escape(language)}{pairs}</th>{size}{cells}</tr>"
     means = ""
     for name, languages in _mean_groups(report, languages_of(report, task)):
@@ -177,8 +196,10 @@ def _result_table(report: Report, task: Task) -> str:
         means += f"<tr class='mean'><th scope='row'>{escape(name)}</th><td></td><td></td>{cells}"
         means += f"<td class='first' colspan='{len(metrics)}'></td></tr>"
     return (
-        f'<div class="scroll"><table><thead><tr><th rowspan="2" scope="col">language</th><th rowspan="2">queries</th>'
-        f'<th rowspan="2">documents</th>{columns}</tr><tr>{names}</tr></thead><tbody>{body}</tbody>'
+        '<div class="scroll"><table class="sortable"><thead><tr>'
+        '<th rowspan="2" scope="col" data-column="0">language</th>'
+        '<th rowspan="2" data-column="1">queries</th><th rowspan="2" data-column="2">documents</th>'
+        f"{columns}</tr><tr>{names}</tr></thead><tbody>{body}</tbody>"
         f"<tbody>{means}</tbody></table></div>"
     )
 

@@ -204,11 +204,16 @@ def group_mean(results: dict[str, ReportedResult], languages: tuple[str, ...], m
 
 def task_title(task: Task) -> str:
     """A heading for people."""
+    return title_of(task)
+
+
+def title_of(task: tuple[str, str, str]) -> str:
+    """The same for names read from a file."""
     evaluation, direction, mode = task
     name = {"bitext": "Bitext retrieval", "image_text": "Image-text retrieval"}.get(evaluation, evaluation)
     way = {
         "text_to_text": "foreign → English",
         "text_to_image": "text → image",
         "image_to_text": "image → text",
-    }[direction]
+    }.get(direction, direction.replace("_", " "))
     return f"{name}, {way}, {mode.replace('_', ' ')}"

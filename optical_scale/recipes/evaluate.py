@@ -31,11 +31,12 @@ from optical_scale.evaluation.schema import (
     ReportedResult,
     Stage,
 )
+from optical_scale.evaluation.values import write_values
 from optical_scale.export.source import choose_checkpoint
 from optical_scale.recipes.build_evaluations import Encoders, bitext, measure
 from optical_scale.recipes.build_models import text_encoder, text_tokenizer, vision_encoder
 from optical_scale.runtime.world import World
-from optical_scale.training.state import TrainState
+from optical_scale.training.state import FINISHED, TrainState
 from optical_scale.transport import solve
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ def evaluate(config: EvaluateConfig) -> Report:
     stages: list[Stage] = []
     gaps: list[ReportedGap] = []
     timings: dict[str, float] = {}
+    measured: dict[str, Sequence[RetrievalResult]] = {}
     for stage in config.stages:
         logger.info("evaluating %s", stage.name)
         began = time.perf_counter()
@@ -70,6 +72,7 @@ def evaluate(config: EvaluateConfig) -> Report:
         results = measure(config.evaluation, encoders, batch_size=config.batch_size, world=World())
         stages.append(Stage(name=stage.name, results=tuple(ReportedResult.of(result) for result in results)))
         gaps += _gaps(config, stage.name, results)
+        measured[stage.name] = results
         timings[f"evaluating {stage.name}"] = round(time.perf_counter() - began, 1)
 
     curve, losses, pairs, settings = _history(config.run)
@@ -85,6 +88,7 @@ def evaluate(config: EvaluateConfig) -> Report:
         alignments=tuple(_alignments(config, teacher, teacher_tokens, student, student_tokens)),
         timings=timings,
     )
+    write_values(config.output, measured)
     write_report(config.output, report)
     return report
 
@@ -123,9 +127,10 @@ def _history(run: Path | None) -> tuple[tuple[CurvePoint, ...], tuple[LossPoint,
     """Learning curve, loss curve, pairs per language and settings of a training run."""
     if run is None:
         return (), (), {}, {}
-    checkpoint = choose_checkpoint(run)
-    state = TrainState.from_json(json.loads((checkpoint / "train_state.json").read_text(encoding="utf-8")))
-    config = load(TrainConfig, checkpoint / "config.yaml")
+    # A finished run may have lost its checkpoints to save space.
+    folder, name = (run, FINISHED) if (run / FINISHED).exists() else (choose_checkpoint(run), "train_state.json")
+    state = TrainState.from_json(json.loads((folder / name).read_text(encoding="utf-8")))
+    config = load(TrainConfig, folder / "config.yaml")
     curve = tuple(
         CurvePoint(
             step=result["step"],

@@ -31,14 +31,14 @@ from optical_scale.recipes.reshape import reshape
 from optical_scale.recipes.steps import total_steps
 from optical_scale.runtime import log
 from optical_scale.runtime.collectives import broadcast_object
-from optical_scale.runtime.files import write_atomic
+from optical_scale.runtime.files import write_atomic, write_json
 from optical_scale.runtime.world import World
 from optical_scale.stream.loader import StreamLoader
 from optical_scale.training.checkpoint import CheckpointStore
 from optical_scale.training.hooks import Console, Hook, Metrics
 from optical_scale.training.reference import TEXTS, write_reference
 from optical_scale.training.schedule import learning_rate_factor
-from optical_scale.training.state import TrainState
+from optical_scale.training.state import FINISHED, TrainState
 from optical_scale.training.step import TrainStep
 from optical_scale.training.trainer import Times, Trainer
 
@@ -94,6 +94,8 @@ def train(config: TrainConfig) -> TrainState:
     state = trainer.fit()
     if reshaped is not None and world.is_main:
         shutil.rmtree(reshaped)
+    if trainer.finished and world.is_main:
+        write_json(config.run / FINISHED, state.to_json())
     finish()
     return state
 
@@ -116,6 +118,7 @@ def _claim(config: TrainConfig, world: World) -> None:
                     f"run: {config.run} is not empty and has no config.yaml, so it is no run folder; choose another one"
                 )
             write_atomic(path, dump(config))
+            (config.run / FINISHED).unlink(missing_ok=True)
         except ResumeError as error:
             problem = str(error)
     problem = broadcast_object(problem)

@@ -9,6 +9,9 @@ from optical_scale.errors import CheckpointError
 
 _VERSION = 1
 
+FINISHED = "finished.json"
+"""The last state, in the run folder once nothing is left to train; absent after a stop on request."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainState:

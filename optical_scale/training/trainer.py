@@ -103,6 +103,7 @@ class Trainer:
         self.reshaped = reshaped
         self.most_skipped = most_skipped
         self.state = TrainState()
+        self.finished = False
         self._window = _Window()
 
     def fit(self) -> TrainState:
@@ -126,6 +127,7 @@ class Trainer:
                     logger.info("stopped on request after step %d; the same command continues", self.state.step)
                     break
         self.loader.close()
+        self.finished = self.state.step >= self.times.steps
         return self.state
 
     def _next(self, batches: Iterator[list[PairBatch]]) -> list[PairBatch]:
