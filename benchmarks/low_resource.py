@@ -1,0 +1,112 @@
+"""Prepares the corpora of the studies in docs: real text, cut to stated numbers of pairs, with validation parts.
+
+    python benchmarks/low_resource.py --data ../shared/data --output studies/data
+
+Writes text files, shards and tokenizers for two settings:
+
+- ``tico``: TICO-19 in Swahili, Somali, Tagalog and Marathi; the last 400 lines are validation;
+- ``captions``: Multi30k in German, French, Czech and Portuguese with 1,500 pairs each, and in Bodo, Guarani, Quechua
+  and Aymara with 300 each; the first 400 lines of its validation part are validation. (Portuguese and the last four
+  come from extensions of Multi30k; Guarani, Quechua and Aymara are machine-made.)
+
+Every language of a setting has the same English validation text, so that languages differ in nothing else.
+"""
+
+import argparse
+import gzip
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+from optical_scale.runtime.files import write_atomic, write_json
+
+VALIDATION = 400
+LOW = {"brx": "multi30k-brx", "gn": "multi30k-mt", "qu": "multi30k-mt", "ay": "multi30k-mt"}
+HIGH = {"de": "multi30k", "fr": "multi30k", "cs": "multi30k", "pt": "multi30k-pt"}
+
+
+def run(*words: str) -> None:
+    """One verb of the command line; any failure ends the script."""
+    if status := subprocess.run([sys.executable, "-m", "optical_scale", *words], check=False).returncode:
+        raise SystemExit(status)
+
+
+def lines(path: Path) -> list[str]:
+    """Lines of a plain or gzipped file; only a line feed ends one."""
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return content.decode("utf-8").removesuffix("\n").split("\n")
+
+
+def find(folder: Path, part: str, language: str) -> Path:
+    """The file of one language and part, wherever its collection keeps it."""
+    (found,) = [p for p in folder.rglob(f"{part}.*") if p.name.split(".")[1].split("-")[0].lower() == language]
+    return found
+
+
+def write_pair(folder: Path, part: str, language: str, english: list[str], other: list[str]) -> None:
+    """Two aligned files."""
+    for code, side in (("en", english), ("xx", other)):
+        write_atomic(folder / f"{part}.{language}.{code}", "".join(f"{line}\n" for line in side))
+
+
+def tico(data: Path, folder: Path) -> list[str]:
+    """TICO-19's development part, cut in two."""
+    languages = ["sw", "so", "tl", "mr"]
+    for language in languages:
+        stem = data / "tico19" / f"en-{language}" / f"tico19.en-{language}"
+        english, other = (lines(stem.with_name(f"{stem.name}.{code}")) for code in ("en", language))
+        write_pair(folder, "train", language, english[:-VALIDATION], other[:-VALIDATION])
+        write_pair(folder, "validation", language, english[-VALIDATION:], other[-VALIDATION:])
+    return languages
+
+
+def captions(data: Path, folder: Path) -> list[str]:
+    """Captions in eight languages, four of them with few pairs."""
+    for part, length in (("train", None), ("val", VALIDATION)):
+        english = lines(data / "multi30k" / "task1" / "raw" / f"{part}.en.gz")
+        for language, collection in (HIGH | LOW).items():
+            count = length or (1500 if language in HIGH else 300)
+            other = lines(find(data / collection, part, language))
+            assert len(other) == len(english), (language, len(other), len(english))
+            name = "train" if part == "train" else "validation"
+            write_pair(folder, name, language, list(islice(english, count)), other[:count])
+    return [*HIGH, *LOW]
+
+
+def conversion(folder: Path, name: str, part: str, languages: list[str]) -> dict[str, object]:
+    """What `optical-scale convert` is told; training pairs that occur in validation are left out."""
+    text = folder.resolve() / "text"
+    corpora = [
+        {
+            "format": "moses",
+            "name": name,
+            "language": language,
+            "source": f"{part}.{language}.en",
+            "target": f"{part}.{language}.xx",
+        }
+        for language in languages
+    ]
+    held_out = [f"validation.{language}.{side}" for language in languages for side in ("en", "xx")]
+    filters: dict[str, object] = {"held_out": held_out} if part == "train" else {"drop_duplicates": False}
+    return {"output": str(folder / part), "folder": str(text), "corpora": corpora, "filters": filters}
+
+
+def main() -> None:
+    """Prepare both settings."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    for name, prepare in (("tico", tico), ("captions", captions)):
+        folder = arguments.output / name
+        languages = prepare(arguments.data, folder / "text")
+        for part in ("train", "validation"):
+            write_json(folder / f"{part}.yaml", conversion(folder, name, part, languages))  # JSON is YAML
+            run("convert", str(folder / f"{part}.yaml"))
+        run("tokenizer", str(Path(__file__).parent.parent / "configs/tokenizer/multi30k.yaml"),
+            f"output={folder / 'tokenizer'}", f"shards=[{folder / 'train'}]")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
