@@ -69,6 +69,14 @@ class TrainConfig(Schema):
     logging: Logging = Logging()
 
     @model_validator(mode="after")
+    def _selection_is_measured(self) -> "TrainConfig":
+        if self.checkpoints.keep_best is not None and not self.evaluation:
+            raise ValueError("checkpoints.keep_best needs a measurement; list one in `evaluation`")
+        if self.checkpoints.patience is not None and not self.evaluation_times.every:
+            raise ValueError("checkpoints.patience counts evaluations; set evaluation_times.every")
+        return self
+
+    @model_validator(mode="after")
     def _sides_fit(self) -> "TrainConfig":
         if self.teacher is None and isinstance(self.student.backbone, VisionBackbone):
             raise ValueError("a vision student reads only the image side of a pair; set `teacher` for the captions")
@@ -107,6 +115,8 @@ class EvaluateConfig(Schema):
     """Training run of the last stage, for the learning curve and the pairs seen per language."""
     epsilon: Annotated[float, Field(gt=0)] = 0.02
     """Entropic regularisation of the alignments shown in the report."""
+    alignments: NonNegativeInt = 4
+    """Pairs, and images, of each language that the report's alignment viewer offers; 0 leaves it out."""
     batch_size: PositiveInt = 64
     seed: NonNegativeInt = 0
     """Of the bootstrap."""

@@ -42,9 +42,20 @@ class Checkpoints(Schema):
     every: PositiveInt | None = None
     """Steps between checkpoints; null writes only the last one."""
     keep: PositiveInt = 2
-    """Newest checkpoints to keep; the one of step 0 is kept besides."""
+    """Newest checkpoints to keep; the one of step 0 and the best one are kept besides."""
     at_start: bool = False
     """Also write the untrained student, to measure what training adds."""
+    keep_best: str | None = None
+    """Keep the checkpoint with the highest mean of a metric of `evaluation`, as `checkpoints/best`: for example
+    bitext/MRR, or narrower bitext/late_interaction/MRR/sw. null keeps the newest ones only."""
+    patience: PositiveInt | None = None
+    """With keep_best: evaluations in a row without improvement after which the run ends; null goes to the last step."""
+
+    @model_validator(mode="after")
+    def _patience_waits_for_something(self) -> "Checkpoints":
+        if self.patience is not None and self.keep_best is None:
+            raise ValueError("`patience` waits for a better metric; name it in `keep_best`, for example bitext/MRR")
+        return self
 
 
 class Logging(Schema):

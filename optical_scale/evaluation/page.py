@@ -1,4 +1,4 @@
-"""``report.html``: one self-contained page without scripts, for screen (light and dark), print and black and white."""
+"""``report.html``: one self-contained page, for screen (light and dark), print and black and white."""
 
 from collections.abc import Sequence
 from html import escape
@@ -6,7 +6,6 @@ from html import escape
 from optical_scale.evaluation.figures import gap_svg, language_bars_svg, learning_curve_svg
 from optical_scale.evaluation.page_script import SORTING
 from optical_scale.evaluation.schema import (
-    Alignment,
     Report,
     Task,
     group_mean,
@@ -16,6 +15,7 @@ from optical_scale.evaluation.schema import (
     task_title,
     tasks,
 )
+from optical_scale.evaluation.viewer import viewer_section
 
 _CSS = """
 :root { color-scheme: light dark; --paper: #fdfdfc; --card: #ffffff; --ink: #1b1f24; --soft: #5b6470; --line: #d5d9de;
@@ -46,6 +46,13 @@ th.stage { text-align: center; border-left: 1px solid var(--line); } td.first { 
 table.gaps :is(th, td):nth-child(2), td.text { text-align: left; }
 th button { all: unset; cursor: pointer; } th button:focus-visible { outline: 2px solid var(--heat); }
 th[aria-sort="ascending"] button::after { content: " ▲"; } th[aria-sort="descending"] button::after { content: " ▼"; }
+.viewer label { margin-right: 1rem; font-size: .92rem; } .viewer select { max-width: 40rem; font: inherit; }
+.viewer .picture { position: relative; display: inline-block; line-height: 0; margin: .5rem 1rem .5rem 0; }
+.viewer .picture img { width: 24rem; max-width: 100%; }
+.viewer .patches { position: absolute; inset: 0; display: grid; } .viewer .patches div { background: #000; }
+.viewer .words button { font: inherit; margin: .15rem; padding: .15rem .5rem; border: 1px solid var(--line);
+  border-radius: 4px; background: var(--card); color: var(--ink); cursor: pointer; }
+.viewer .words button[aria-pressed="true"] { background: var(--ink); color: var(--paper); }
 summary { cursor: pointer; margin: .4rem 0; } small { color: var(--soft); }
 tr.mean > * { font-weight: 650; } tr.mean:first-child > * { border-top: 2px solid var(--ink); }
 .plan th, .plan td { border: 0; padding: .25rem .4rem; text-align: center; font-size: .85rem; font-weight: 500; }
@@ -61,8 +68,6 @@ Brackets: bootstrap interval over queries. Relative gap: gap divided by the high
 _RESULTS_NOTE = """Languages with more training pairs come first (number after the dot). Upright ticks mark what a
 random order would score; thin lines are 95 % bootstrap intervals over queries. R@k counts a query when any relevant
 item is among the first k."""
-_ALIGNMENT_NOTE = """Rows are the teacher's tokens, columns the student's. Each cell is the share of the row's mass that
-the transport plan sends to the column, in per cent (shown from 10)."""
 
 
 def html_page(report: Report) -> str:
@@ -76,8 +81,7 @@ def html_page(report: Report) -> str:
         if bars := language_bars_svg(report, task):
             parts.append(chart(bars))
         parts.append(_result_table(report, task))
-    if report.alignments:
-        parts += ["<h2>Token alignments</h2>", f"<p>{_ALIGNMENT_NOTE}</p>", *map(_alignment_table, report.alignments)]
+    parts += viewer_section(report)
     if report.timings:
         rows = [(name, f"{seconds:,.1f} s") for name, seconds in report.timings.items()]
         parts += ["<h2>Time</h2>", _pairs_table(rows)]
@@ -215,27 +219,4 @@ def _cells(values: list[float | None]) -> str:
     return "".join(
         f"<td{' class=first' if i == 0 else ''}>{'–' if value is None else f'{value:.3f}'}</td>"
         for i, value in enumerate(values)
-    )
-
-
-def _alignment_table(alignment: Alignment) -> str:
-    """A heat map as a table, so that the browser's fonts and shaping draw every script."""
-    head = "".join(
-        f"<th scope='col' lang='{escape(alignment.language)}' dir='auto'>{escape(token)}</th>"
-        for token in alignment.target_tokens
-    )
-    body = ""
-    for source, row in zip(alignment.source_tokens, alignment.plan, strict=True):
-        total = sum(row) or 1.0
-        cells = ""
-        for target, mass in zip(alignment.target_tokens, row, strict=True):
-            share = 100 * mass / total
-            strong = " class='strong'" if share >= 55 else ""
-            number = f"{share:.0f}" if share >= 10 else ""
-            title = escape(f"{source} → {target}: {share:.1f} %", quote=True)
-            cells += f'<td{strong} style="--share:{share:.1f}" title="{title}">{number}</td>'
-        body += f"<tr><th scope='row'>{escape(source)}</th>{cells}</tr>"
-    return (
-        f'<figure><h3>English → {escape(alignment.language)}</h3><div class="scroll"><table class="plan">'
-        f"<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div></figure>"
     )

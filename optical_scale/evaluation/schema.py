@@ -138,6 +138,37 @@ class Alignment(_Model):
         return self
 
 
+class PictureAlignment(_Model):
+    """A transport plan between the tokens of a caption and the patches of its image.
+
+    Attributes:
+        language: BCP-47 tag of the caption.
+        tokens: N caption tokens, as read by people.
+        picture: the image, made small, as a ``data:`` address.
+        rows: patches from top to bottom.
+        columns: patches from left to right.
+        plan: N rows of ``rows`` x ``columns`` masses ≥ 0, row by row from the top left.
+    """
+
+    language: str
+    tokens: tuple[str, ...]
+    picture: str = Field(pattern=r"^data:image/(jpeg|png);base64,[A-Za-z0-9+/=]+$")
+    rows: int = Field(ge=1)
+    columns: int = Field(ge=1)
+    plan: tuple[tuple[float, ...], ...]
+
+    @model_validator(mode="after")
+    def _shape(self) -> Self:
+        patches = self.rows * self.columns
+        if len(self.plan) != len(self.tokens) or any(len(row) != patches for row in self.plan):
+            found = sorted({len(row) for row in self.plan})
+            raise ValueError(
+                f"the plan has {len(self.plan)} rows of {found} masses; expected {len(self.tokens)} rows (tokens) "
+                f"of {patches} (patches)"
+            )
+        return self
+
+
 class Report(_Model):
     """Everything ``report.json`` holds and ``report.html`` shows.
 
@@ -151,7 +182,8 @@ class Report(_Model):
         gaps: one per stage, task and metric.
         learning_curve: metrics during training.
         loss_curve: loss during training.
-        alignments: example plans, one heat map each.
+        alignments: example plans between sentences, for the viewer.
+        pictures: example plans between captions and images, for the viewer.
         timings: seconds by name of the phase.
     """
 
@@ -165,6 +197,7 @@ class Report(_Model):
     learning_curve: tuple[CurvePoint, ...] = ()
     loss_curve: tuple[LossPoint, ...] = ()
     alignments: tuple[Alignment, ...] = ()
+    pictures: tuple[PictureAlignment, ...] = ()
     timings: dict[str, float] = {}
 
 

@@ -43,7 +43,11 @@ def fits_svg(fits: Sequence[Fit], name: str, x_label: str, y_label: str, *, band
             ends = {"label": f"{fit.title}: {_slope(fit)}", "markevery": [0, len(steps) - 1]}
             axis.plot(10**steps, middle, **style | ends)
             if bands:
-                hatch = {"hatch": _BAND_HATCHES[i % len(_BAND_HATCHES)], "facecolor": "none", "linewidth": 0.0}
+                hatch: dict[str, Any] = {
+                    "hatch": _BAND_HATCHES[i % len(_BAND_HATCHES)],
+                    "facecolor": "none",
+                    "linewidth": 0.0,
+                }
                 axis.fill_between(10**steps, middle - half, middle + half, edgecolor=FAINT, **hatch)
         axis.set_xscale("log")
         _finish(figure, axis, x_label, y_label)

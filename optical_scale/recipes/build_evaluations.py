@@ -59,7 +59,7 @@ def measure(
                 if encoders.images is None:
                     raise ConfigError("evaluation: image_text needs a vision encoder; set `vision` or remove it")
                 results += evaluate_image_text(
-                    images(config),
+                    captioned_images(config),
                     encoders.queries,
                     encoders.images,
                     batch_size=batch_size,
@@ -80,8 +80,8 @@ def bitext(config: schema.BitextRetrieval) -> dict[str, list[TextPair]]:
     }
 
 
-def images(config: schema.ImageText) -> list[CaptionedImage]:
-    """The images of an evaluation, with their captions."""
+def captioned_images(config: schema.ImageText) -> list[CaptionedImage]:
+    """The images of an evaluation with their captions."""
     records = islice(_folder(config.shards, "images").iterate(), config.limit)
     return [record for record in records if isinstance(record, CaptionedImage)]
 

@@ -20,7 +20,7 @@ from optical_scale.engine.start import finish, start
 from optical_scale.engine.teacher import TeacherEngine
 from optical_scale.engine.teacher_cache import CacheWriter, finish_cache, stored_and_read
 from optical_scale.errors import ConfigError
-from optical_scale.recipes.build_evaluations import bitext, images
+from optical_scale.recipes.build_evaluations import bitext, captioned_images
 from optical_scale.recipes.build_models import live_teacher, text_tokenizer
 from optical_scale.recipes.build_stream import sources
 from optical_scale.records import CaptionedImage, Record, TextPair
@@ -122,7 +122,7 @@ def _texts(config: TrainConfig, world: World) -> Iterator[str]:
                 for pairs in bitext(evaluation).values():
                     yield from (pair.source for pair in pairs[world.rank :: world.size])
             case ImageText():
-                for image in images(evaluation)[world.rank :: world.size]:
+                for image in captioned_images(evaluation)[world.rank :: world.size]:
                     yield from (caption.text for caption in image.captions)
 
 

@@ -14,7 +14,6 @@ from optical_scale.backbones.encoder import Encoder, model_inputs, token_states
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.backbones.vision import ImageTransform
 from optical_scale.batch import TokenStates
-from optical_scale.config.evaluations import BitextRetrieval
 from optical_scale.config.loading import load
 from optical_scale.config.run import EvaluateConfig, TrainConfig
 from optical_scale.errors import EvaluationError
@@ -22,7 +21,6 @@ from optical_scale.evaluation.language_gap import LanguageGroups, language_gap
 from optical_scale.evaluation.report import write_report
 from optical_scale.evaluation.results import RetrievalResult
 from optical_scale.evaluation.schema import (
-    Alignment,
     CurvePoint,
     Groups,
     LossPoint,
@@ -33,11 +31,11 @@ from optical_scale.evaluation.schema import (
 )
 from optical_scale.evaluation.values import write_values
 from optical_scale.export.source import choose_checkpoint
-from optical_scale.recipes.build_evaluations import Encoders, bitext, measure
+from optical_scale.recipes.alignments import picture_alignments, sentence_alignments
+from optical_scale.recipes.build_evaluations import Encoders, measure
 from optical_scale.recipes.build_models import text_encoder, text_tokenizer, vision_encoder
 from optical_scale.runtime.world import World
 from optical_scale.training.state import FINISHED, TrainState
-from optical_scale.transport import solve
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +83,8 @@ def evaluate(config: EvaluateConfig) -> Report:
         gaps=tuple(gaps),
         learning_curve=curve,
         loss_curve=losses,
-        alignments=tuple(_alignments(config, teacher, teacher_tokens, student, student_tokens)),
+        alignments=tuple(sentence_alignments(config, teacher, teacher_tokens, student, student_tokens)),
+        pictures=tuple(picture_alignments(config, student, student_tokens, images)),
         timings=timings,
     )
     write_values(config.output, measured)
@@ -153,30 +152,3 @@ def _history(run: Path | None) -> tuple[tuple[CurvePoint, ...], tuple[LossPoint,
         "seed": config.seed,
     }
     return curve, tuple(LossPoint(step=step, value=value) for step, value in state.losses), dict(state.pairs), settings
-
-
-def _alignments(
-    config: EvaluateConfig,
-    teacher: Encode,
-    teacher_tokens: TextTokenizer,
-    student: Encode,
-    student_tokens: TextTokenizer,
-) -> Iterator[Alignment]:
-    """The transport plan of one evaluation pair per language: the first of middling length."""
-    for evaluation in config.evaluation:
-        if not isinstance(evaluation, BitextRetrieval):
-            continue
-        for language, pairs in bitext(evaluation).items():
-            pair = next((pair for pair in pairs if 5 <= len(student_tokens.pieces(pair.target)) <= 14), pairs[0])
-            source, target = teacher([pair.source]), student([pair.target])
-            plan_NM = solve(source.x_BTD, target.x_BTD, source.mask_BT, target.mask_BT, epsilon=config.epsilon).plan()[
-                0
-            ]
-            shown = plan_NM[source.mask_BT[0]][:, target.mask_BT[0]]
-            yield Alignment(
-                language=language,
-                source_tokens=tuple(teacher_tokens.pieces(pair.source)),
-                target_tokens=tuple(student_tokens.pieces(pair.target)),
-                plan=tuple(tuple(row) for row in shown.tolist()),
-            )
-        return

@@ -25,6 +25,7 @@ import torch
 from optical_scale.config.study import Study
 from optical_scale.recipes.study_grid import Cell, write_configs
 from optical_scale.runtime.files import write_json
+from optical_scale.training.checkpoint import BEST
 from optical_scale.training.state import FINISHED
 
 logger = logging.getLogger(__name__)
@@ -135,10 +136,10 @@ class _Runner:
         _make_room(cell)
         write_configs(cell)
         processes = self.study.processes or max(1, len(_devices(variables)))
-        run, report = str(cell.train.run), cell.folder / "report"
+        chosen = cell.train.run / "checkpoints" / BEST if cell.train.checkpoints.keep_best else cell.train.run
         verbs = [
             ["train", str(cell.folder / "train.yaml"), "--processes", str(processes)],
-            ["export", run, "--output", str(cell.model)],
+            ["export", str(chosen), "--output", str(cell.model)],
             ["evaluate", str(cell.folder / "evaluate.yaml")],
         ]
         for words in verbs if not cell.model.exists() else verbs[2:]:
@@ -162,7 +163,6 @@ class _Runner:
             shutil.rmtree(cell.train.run / "checkpoints", ignore_errors=True)
         if self.study.keep == "results":
             shutil.rmtree(cell.model)
-        assert report.is_dir()
         return Outcome(cell, "done")
 
     def _call(self, cell: Cell, words: list[str], variables: dict[str, str], lock: int) -> int:

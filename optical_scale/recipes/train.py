@@ -38,6 +38,7 @@ from optical_scale.training.checkpoint import CheckpointStore
 from optical_scale.training.hooks import Console, Hook, Metrics
 from optical_scale.training.reference import TEXTS, write_reference
 from optical_scale.training.schedule import learning_rate_factor
+from optical_scale.training.selection import Selection
 from optical_scale.training.state import FINISHED, TrainState
 from optical_scale.training.step import TrainStep
 from optical_scale.training.trainer import Times, Trainer
@@ -90,6 +91,7 @@ def train(config: TrainConfig) -> TrainState:
         world=world,
         reshaped=reshaped,
         most_skipped=config.stream.faults.most,
+        selection=_selection(config),
     )
     state = trainer.fit()
     if reshaped is not None and world.is_main:
@@ -235,6 +237,11 @@ def _evaluator(
         ]
 
     return evaluate
+
+
+def _selection(config: TrainConfig) -> Selection | None:
+    how = config.checkpoints
+    return None if how.keep_best is None else Selection(how.keep_best, how.patience)
 
 
 def _hooks(config: TrainConfig, world: World, steps: int) -> list[Hook]:

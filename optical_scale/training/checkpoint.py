@@ -3,7 +3,7 @@
 ``checkpoints/step_000100/`` holds ``student/`` (DeepSpeed's shards), ``assets/`` (Hugging Face configuration,
 tokenizer, contract), ``train_state.json``, ``stream.json``, ``config.yaml``, ``random_00000.pt`` per rank,
 ``reference.safetensors`` (embeddings of fixed inputs by the engine itself), ``files.json`` (sizes and hashes) and,
-written last, ``COMPLETE``.
+written last, ``COMPLETE``. ``checkpoints/best`` links to the best one, where the run selects one.
 """
 
 import logging
@@ -23,6 +23,8 @@ from optical_scale.runtime.world import World
 logger = logging.getLogger(__name__)
 
 COMPLETE = "COMPLETE"
+BEST = "best"
+"""Link beside the checkpoints, to the one that the run's selection prefers."""
 
 
 class CheckpointStore:
@@ -31,7 +33,7 @@ class CheckpointStore:
     Args:
         folder: ``<run>/checkpoints``.
         world: this process among all; rank 0 decides and tidies.
-        keep: newest checkpoints kept; step 0 is kept besides.
+        keep: newest checkpoints kept; step 0 and the best one are kept besides.
     """
 
     def __init__(self, folder: Path, world: World, keep: int) -> None:
@@ -39,13 +41,20 @@ class CheckpointStore:
         self.world = world
         self.keep = keep
 
-    def save(self, step: int, write_shards: Callable[[Path], None], write_rest: Callable[[Path], None]) -> Path:
+    def save(
+        self,
+        step: int,
+        write_shards: Callable[[Path], None],
+        write_rest: Callable[[Path], None],
+        best: int | None = None,
+    ) -> Path:
         """Write a checkpoint; all ranks enter together.
 
         Args:
             step: optimizer updates done.
             write_shards: called on every rank with the folder to write into.
             write_rest: called on rank 0 only, after all shards are there.
+            best: step of the checkpoint to keep as the best one, this or an earlier one.
         """
         target = self.folder / f"step_{step:06d}"
         temporary = self.folder / f".step_{step:06d}.tmp"
@@ -61,7 +70,7 @@ class CheckpointStore:
         if self.world.is_main:
             write_rest(temporary)
             self._seal(temporary, target)
-            self._retire()
+            self._retire(best)
         barrier()
         return target
 
@@ -79,11 +88,22 @@ class CheckpointStore:
         temporary.replace(target)
         sync_folder(self.folder)
 
-    def _retire(self) -> None:
+    def _retire(self, best: int | None) -> None:
+        chosen = None if best is None else f"step_{best:06d}"
+        link = self.folder / BEST
+        if chosen is not None:
+            # Renamed over the old one, so that there is always a best checkpoint once there was one.
+            fresh = self.folder / f".{BEST}.tmp"
+            fresh.unlink(missing_ok=True)
+            fresh.symlink_to(chosen)
+            fresh.replace(link)
         complete = [path for path in complete_checkpoints(self.folder) if path.name != "step_000000"]
         for path in complete[: -self.keep]:
-            (path / COMPLETE).unlink()
-            shutil.rmtree(path)
+            if path.name != chosen:
+                (path / COMPLETE).unlink()
+                shutil.rmtree(path)
+        if link.is_symlink() and not link.exists():
+            link.unlink()
 
     def latest(self) -> Path | None:
         """The newest complete checkpoint, chosen by rank 0 for all."""

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from optical_scale.errors import CheckpointError
@@ -11,6 +11,23 @@ _VERSION = 1
 
 FINISHED = "finished.json"
 """The last state, in the run folder once nothing is left to train; absent after a stop on request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best evaluation so far.
+
+    Attributes:
+        metric: by which rule.
+        step: optimizer updates done then.
+        value: of the metric.
+        since: evaluations without improvement after it.
+    """
+
+    metric: str
+    step: int
+    value: float
+    since: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +41,7 @@ class TrainState:
         losses: ``[step, loss]`` at every logged step, the mean since the logged step before.
         unlogged: losses of the steps since the last logged one.
         skipped: samples that could not be used, by reason, over all ranks.
+        best: of the evaluations after training began, where one is to be kept.
     """
 
     step: int = 0
@@ -32,6 +50,7 @@ class TrainState:
     losses: tuple[tuple[int, float], ...] = ()
     unlogged: tuple[float, ...] = ()
     skipped: Mapping[str, int] = field(default_factory=dict)
+    best: Best | None = None
 
     def after_step(self, loss: float) -> "TrainState":
         """The state one update of this mean loss later."""
@@ -54,6 +73,10 @@ class TrainState:
         """Remember an evaluation."""
         return replace(self, results=(*self.results, *results))
 
+    def with_best(self, best: Best) -> "TrainState":
+        """Remember the best evaluation."""
+        return replace(self, best=best)
+
     def to_json(self) -> dict[str, Any]:
         """A versioned plain dictionary."""
         return {
@@ -64,6 +87,7 @@ class TrainState:
             "losses": [list(point) for point in self.losses],
             "unlogged": list(self.unlogged),
             "skipped": dict(self.skipped),
+            "best": None if self.best is None else asdict(self.best),
         }
 
     @classmethod
@@ -84,4 +108,5 @@ class TrainState:
             losses=tuple((step, loss) for step, loss in values["losses"]),
             unlogged=tuple(values["unlogged"]),
             skipped=values.get("skipped", {}),
+            best=Best(**values["best"]) if values.get("best") else None,
         )

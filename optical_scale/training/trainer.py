@@ -11,12 +11,14 @@ from typing import Any, Protocol
 from optical_scale.batch import PairBatch
 from optical_scale.engine.student import StudentEngine
 from optical_scale.errors import StreamError
+from optical_scale.runtime.collectives import broadcast_object
 from optical_scale.runtime.files import write_json
 from optical_scale.runtime.world import World
 from optical_scale.training.checkpoint import CheckpointStore
 from optical_scale.training.faults import take_together
 from optical_scale.training.hooks import Hook
 from optical_scale.training.preemption import Preemption
+from optical_scale.training.selection import Selection
 from optical_scale.training.state import TrainState
 from optical_scale.training.step import TrainStep
 
@@ -75,6 +77,7 @@ class Trainer:
         reshaped: the newest checkpoint's shards, rewritten for this run's ranks; None loads them as they are. Random
             states belong to ranks, so with it dropout goes on with other numbers.
         most_skipped: samples that the whole run may skip over all ranks; one more stops it.
+        selection: which checkpoint is kept as the best one, and when to stop early; None does neither.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class Trainer:
         world: World,
         reshaped: Path | None = None,
         most_skipped: int = 0,
+        selection: Selection | None = None,
     ) -> None:
         self.step = step
         self.student = student
@@ -102,6 +106,7 @@ class Trainer:
         self.times = times
         self.reshaped = reshaped
         self.most_skipped = most_skipped
+        self.selection = selection
         self.state = TrainState()
         self.finished = False
         self._window = _Window()
@@ -115,20 +120,27 @@ class Trainer:
                 if self.times.checkpoint_at_start:
                     self._save()
             batches = iter(self.loader)
-            while self.state.step < self.times.steps:
+            while not self._over():
                 self._advance(self._next(batches))
                 stop = preemption.agreed()
                 last = self.state.step == self.times.steps
+                improved = False
                 if not stop and (last or _due(self.state.step, self.times.evaluate_every)):
-                    self._measure()
-                if stop or last or _due(self.state.step, self.times.checkpoint_every):
+                    improved = self._measure()
+                if stop or improved or self._over() or _due(self.state.step, self.times.checkpoint_every):
                     self._save()
                 if stop:
                     logger.info("stopped on request after step %d; the same command continues", self.state.step)
                     break
         self.loader.close()
-        self.finished = self.state.step >= self.times.steps
+        self.finished = self._over()
         return self.state
+
+    def _over(self) -> bool:
+        """After the last step, or when the selection has lost patience."""
+        return self.state.step >= self.times.steps or (
+            self.selection is not None and self.selection.exhausted(self.state)
+        )
 
     def _next(self, batches: Iterator[list[PairBatch]]) -> list[PairBatch]:
         started = time.perf_counter()
@@ -163,14 +175,34 @@ class Trainer:
             for hook in self.hooks:
                 hook.stepped(self.state, values)
 
-    def _measure(self) -> None:
+    def _measure(self) -> bool:
+        """Evaluate on all ranks; whether this is the best result so far, agreed on all of them."""
         self.student.train(False)
         results = self.evaluate()
         self.student.train(True)
         self.state = self.state.with_results([{"step": self.state.step, **result} for result in results])
         for hook in self.hooks:
             hook.evaluated(self.state, results)
+        improved = self._select(results)
         self._window.restart()
+        return improved
+
+    def _select(self, results: list[dict[str, Any]]) -> bool:
+        if self.selection is None:
+            return False
+        # Computed before the first step too, so that a misspelt metric is known at once.
+        value = broadcast_object(self.selection.value(results))
+        if self.state.step == 0:
+            return False
+        self.state = self.selection.after(self.state, value)
+        best = self.state.best
+        if best is not None and best.since:
+            logger.info(
+                "%s %.4f; the best is %.4f after step %d, %d evaluations ago%s",
+                self.selection.metric, value, best.value, best.step, best.since,
+                ": stopping early" if self.selection.exhausted(self.state) else "",
+            )  # fmt: skip
+        return best is not None and best.step == self.state.step
 
     def _save(self) -> None:
         write_assets = self.assets()
@@ -181,7 +213,8 @@ class Trainer:
             write_json(folder / "stream.json", self.loader.state())
             write_assets(folder)
 
-        path = self.store.save(self.state.step, self.student.save, write_rest)
+        best = self.state.best if self.selection is not None else None
+        path = self.store.save(self.state.step, self.student.save, write_rest, best.step if best else None)
         logger.info("checkpoint %s", path)
         self._window.restart()
 

@@ -13,7 +13,7 @@ needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrom
 
 
 def visit(page: Path, script: str, folder: Path) -> str:
-    """Open a copy of ``page``, run ``script`` (the body of a function) after its own, and return what it returns.
+    """Open a copy of ``page``, run ``script`` (body of an async function) after its own, and return what it returns.
 
     Raises:
         AssertionError: the page or the script raised an error, or the page asked for anything on the network.
@@ -24,9 +24,10 @@ def visit(page: Path, script: str, folder: Path) -> str:
     # A page that is complete in itself works under a policy that forbids to load anything.
     policy = """<meta http-equiv="Content-Security-Policy" content="default-src 'unsafe-inline' data:">"""
     probe = (
-        "<script>const found = (() => {" + script + "})(); const out = document.createElement('pre');"
-        "out.id = 'found'; out.textContent = found + (window.problems.length ? ' PROBLEMS ' + window.problems : '');"
-        "document.body.append(out);</script>"
+        "<script>(async () => {" + script + "})().catch(error => 'PROBLEMS ' + error).then(found => {"
+        "const out = document.createElement('pre'); out.id = 'found';"
+        "out.textContent = found + (window.problems.length ? ' PROBLEMS ' + window.problems : '');"
+        "document.body.append(out); });</script>"
     )
     copy = folder / "visited.html"
     text = text.replace("<head>", f"<head>{policy}{watch}", 1).replace("</body>", f"{probe}</body>", 1)

@@ -1,6 +1,10 @@
 """A small but complete report."""
 
+import base64
+import io
+
 import numpy as np
+from PIL import Image
 
 from optical_scale.evaluation.language_gap import LanguageGroups, language_gap
 from optical_scale.evaluation.results import RetrievalResult, summarise
@@ -9,6 +13,7 @@ from optical_scale.evaluation.schema import (
     CurvePoint,
     Groups,
     LossPoint,
+    PictureAlignment,
     Report,
     ReportedGap,
     ReportedResult,
@@ -26,6 +31,12 @@ def results(quality: float, seed: int) -> list[RetrievalResult]:
         ranks = [np.array([rank]) for rank in drawn]
         found.append(summarise("bitext", language, "dense", "text_to_text", ranks, 60, (1, 10)))
     return found
+
+
+def picture() -> str:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 2), "red").save(buffer, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def full_report() -> Report:
@@ -52,6 +63,23 @@ def full_report() -> Report:
                 source_tokens=("the", "cat"),
                 target_tokens=("बिल्ली", "<unk>", "है"),
                 plan=((0.1, 0.1, 0.3), (0.5, 0.0, 0.0)),
+            ),
+            Alignment(
+                language="de",
+                source_tokens=("a", "</script>"),
+                target_tokens=("eine", "Katze"),
+                plan=((0.5, 0.0), (0.125, 0.375)),
+            ),
+            Alignment(language="de", source_tokens=("dog",), target_tokens=("Hund",), plan=((1.0,),)),
+        ),
+        pictures=(
+            PictureAlignment(
+                language="de",
+                tokens=("rot", "blau"),
+                picture=picture(),
+                rows=1,
+                columns=2,
+                plan=((0.4, 0.1), (0.0, 0.5)),
             ),
         ),
         timings={"training": 12.5},

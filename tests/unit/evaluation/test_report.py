@@ -5,10 +5,11 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from evaluation.reports import full_report
+from evaluation.reports import full_report, picture
 from optical_scale.errors import EvaluationError
 from optical_scale.evaluation.report import read_report, terminal_table, write_report
-from optical_scale.evaluation.schema import Alignment, Report
+from optical_scale.evaluation.schema import Alignment, PictureAlignment, Report
+from tests.support.browser import needs_browser, visit
 
 
 class Tags(html.parser.HTMLParser):
@@ -143,3 +144,57 @@ def test_wrong_content_is_refused_with_the_field(tmp_path):
 def test_a_plan_of_the_wrong_shape_is_refused():
     with pytest.raises(ValidationError, match="expected 2 rows"):
         Alignment(language="hi", source_tokens=("a", "b"), target_tokens=("c",), plan=((1.0,),))
+
+
+def test_a_picture_plan_of_the_wrong_shape_or_from_elsewhere_is_refused():
+    values = {"language": "de", "tokens": ("rot",), "rows": 1, "columns": 2}
+    with pytest.raises(ValidationError, match="expected 1 rows"):
+        PictureAlignment(**values, picture=picture(), plan=((1.0,),))
+    with pytest.raises(ValidationError, match="picture"):
+        PictureAlignment(**values, picture="https://example.org/a.png", plan=((0.5, 0.5),))
+
+
+@needs_browser
+def test_a_browser_shows_the_pair_that_is_picked(tmp_path):
+    write_report(tmp_path, full_report())
+    script = """
+      const viewer = document.querySelector('.viewer'), seen = [viewer.hidden];
+      const [languages, pairs] = viewer.querySelectorAll('select');
+      const texts = selector => [...viewer.querySelectorAll(selector)].map(element => element.textContent);
+      const pick = (select, value) => { select.value = value; select.dispatchEvent(new Event('change')); };
+      seen.push([...languages.options].map(option => option.value), texts('.plan td').slice(1));
+      pick(languages, 'de');
+      seen.push([...pairs.options].map(option => option.textContent), texts('.plan th'));
+      pick(pairs, pairs.options[2].value);
+      const brightness = () => [...viewer.querySelectorAll('.patches div')].map(patch => Number(patch.style.opacity));
+      await viewer.querySelector('img').decode();
+      seen.push(viewer.querySelector('img').naturalWidth, brightness());
+      viewer.querySelectorAll('.words button')[1].click();
+      seen.push(brightness(), texts('.words button[aria-pressed="true"]'));
+      return JSON.stringify(seen);
+    """
+    hidden, languages, cells, pairs, heads, width, first, second, pressed = json.loads(
+        visit(tmp_path / "report.html", script, tmp_path)
+    )
+    assert not hidden
+    assert languages == ["hi", "de"]
+    assert cells == ["20", "20", "60", "100", "", ""]
+    assert pairs == ["a </script>", "dog", "image: rot blau"]
+    assert heads == ["eine", "Katze", "a", "</script>"]
+    assert width == 4
+    assert first == pytest.approx([0, 0.85 * 0.75])
+    assert second == pytest.approx([0.85, 0])
+    assert pressed == ["blau"]
+
+
+@needs_browser
+def test_a_browser_sorts_languages_and_leaves_the_means_below(tmp_path):
+    write_report(tmp_path, full_report())
+    script = """
+      const table = document.querySelectorAll('table.sortable')[1];
+      table.querySelector('th[data-column="0"] button').click();
+      return JSON.stringify([...table.rows].map(row => row.cells[0].textContent));
+    """
+    assert json.loads(visit(tmp_path / "report.html", script, tmp_path)) == [
+        "language", "R@1", "hi · 800", "de · 12,000", "mean of all", "mean of high-resource", "mean of low-resource",
+    ]  # fmt: skip

@@ -108,3 +108,25 @@ def test_all_generators_continue_where_they_stood(store):
 def test_a_checkpoint_knows_its_ranks(store):
     folder = save(store, 1)
     assert ranks_of(folder) == 1
+
+
+def test_the_best_is_kept_and_linked(store):
+    def save_with_best(step, best):
+        store.save(step, lambda folder: (folder / "student").mkdir(), lambda folder: None, best)
+
+    save_with_best(2, 2)
+    for step in (4, 6, 8):
+        save_with_best(step, 2)
+    assert names(store) == ["best", "step_000002", "step_000006", "step_000008"]
+    assert (store.folder / "best").resolve().name == "step_000002"
+    assert store.latest().name == "step_000008"
+    save_with_best(10, 10)
+    assert names(store) == ["best", "step_000008", "step_000010"]
+    assert (store.folder / "best").resolve().name == "step_000010"
+
+
+def test_a_best_that_is_wanted_no_longer_leaves_no_broken_link(store):
+    store.save(2, lambda folder: None, lambda folder: None, 2)
+    for step in (4, 6):
+        store.save(step, lambda folder: None, lambda folder: None)
+    assert names(store) == ["step_000004", "step_000006"]
