@@ -32,6 +32,7 @@ from optical_scale.runtime.collectives import broadcast_object
 from optical_scale.runtime.files import write_atomic
 from optical_scale.runtime.world import World
 from optical_scale.stream.loader import StreamLoader
+from optical_scale.training.alarms import Alarms, Limit
 from optical_scale.training.checkpoint import CheckpointStore
 from optical_scale.training.hooks import Console, Hook, Metrics
 from optical_scale.training.reference import TEXTS, write_reference
@@ -88,6 +89,7 @@ def train(config: TrainConfig) -> TrainState:
         world=world,
         reshaped=reshaped,
         most_skipped=config.stream.faults.most,
+        alarms=Alarms([Limit(**limit.model_dump()) for limit in config.alarms.limits], config.alarms.after),
     )
     state = trainer.fit()
     if reshaped is not None and world.is_main:

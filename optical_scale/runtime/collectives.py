@@ -82,6 +82,8 @@ class _GatherRows(torch.autograd.Function):
         # frozen teacher's, are not sent.
         wanted = [at for at, needed in enumerate(ctx.needs_input_grad[1:]) if needed]
         total = _pack([gradients[at] for at in wanted], sum(ctx.counts))
+        if len(wanted) == 1:  # not a copy yet, and autograd may use the gradient elsewhere
+            total = total.clone()
         dist.all_reduce(total)
         start = sum(ctx.counts[: dist.get_rank()])
         mine = total[start : start + ctx.counts[dist.get_rank()]]
@@ -94,7 +96,7 @@ class _GatherRows(torch.autograd.Function):
 def _pack(parts: Sequence[Tensor], rows: int) -> Tensor:
     """Side by side in one matrix with a row per row; the explicit width serves parts without rows."""
     flat = [part.reshape(rows, math.prod(part.shape[1:])) for part in parts]
-    return flat[0].contiguous().clone() if len(flat) == 1 else torch.cat(flat, 1)
+    return flat[0].contiguous() if len(flat) == 1 else torch.cat(flat, 1)
 
 
 def _unpack(packed: Tensor, shapes: Sequence[torch.Size]) -> tuple[Tensor, ...]:

@@ -13,6 +13,7 @@ from optical_scale.engine.student import StudentEngine
 from optical_scale.errors import StreamError
 from optical_scale.runtime.files import write_json
 from optical_scale.runtime.world import World
+from optical_scale.training.alarms import Alarms
 from optical_scale.training.checkpoint import CheckpointStore
 from optical_scale.training.faults import take_together
 from optical_scale.training.hooks import Hook
@@ -75,6 +76,7 @@ class Trainer:
         reshaped: the newest checkpoint's shards, rewritten for this run's ranks; None loads them as they are. Random
             states belong to ranks, so with it dropout goes on with other numbers.
         most_skipped: samples that the whole run may skip over all ranks; one more stops it.
+        alarms: look at every logged step.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Trainer:
         world: World,
         reshaped: Path | None = None,
         most_skipped: int = 0,
+        alarms: Alarms | None = None,
     ) -> None:
         self.step = step
         self.student = student
@@ -102,6 +105,7 @@ class Trainer:
         self.times = times
         self.reshaped = reshaped
         self.most_skipped = most_skipped
+        self.alarms = alarms or Alarms()
         self.state = TrainState()
         self._window = _Window()
 
@@ -144,11 +148,12 @@ class Trainer:
         return micro_batches
 
     def _advance(self, micro_batches: list[PairBatch]) -> None:
-        result = self.step(micro_batches, self.state.step)
+        number = self.state.step + 1
+        logged = number == self.times.steps or _due(number, self.times.log_every)
+        result = self.step(micro_batches, self.state.step, watch=logged)
         self.state = self.state.after_step(result.values["loss"])
         self._window.add(sum(len(batch.languages) for batch in micro_batches))
-        last = self.state.step == self.times.steps
-        if last or _due(self.state.step, self.times.log_every):
+        if logged:
             self.state = self.state.logged()
             values = {
                 **result.values,
@@ -160,6 +165,7 @@ class Trainer:
             }
             for hook in self.hooks:
                 hook.stepped(self.state, values)
+            self.alarms.check(self.state.step, values)
 
     def _measure(self) -> None:
         self.student.train(False)
