@@ -104,7 +104,7 @@ class Alarms:
             if self._broken[limit] >= self.after:
                 raise EngineError(
                     f"step {step}: {limit.metric} is {value:.4g}, {limit} for {self.after} logged steps in a row: the "
-                    "student has probably collapsed. Lower the learning rate, warm up longer, add `mse` or "
+                    "student may have collapsed. Lower the learning rate, warm up longer, add `mse` or "
                     "`contrastive` to the objective, or use a smaller epsilon; to go on nevertheless change or empty "
                     "alarms.limits"
                 )
