@@ -11,6 +11,7 @@ _MAY_CHANGE = (
     "evaluation_times",
     "checkpoints",
     "logging",
+    "alarms",
     "optimization.steps",
     "optimization.epochs",
     "stream.workers",

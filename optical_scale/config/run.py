@@ -9,7 +9,7 @@ from optical_scale.config.backbones import Backbone, TextBackbone, VisionBackbon
 from optical_scale.config.engine import StudentEngine, TeacherEngine
 from optical_scale.config.evaluations import BitextRetrieval, Evaluation, Groups
 from optical_scale.config.objectives import Objective
-from optical_scale.config.schedule import Checkpoints, EvaluationTimes, Logging, Optimization
+from optical_scale.config.schedule import Alarms, Checkpoints, EvaluationTimes, Logging, Optimization
 from optical_scale.config.schema import Schema
 from optical_scale.config.stream import Stream
 
@@ -67,6 +67,7 @@ class TrainConfig(Schema):
     evaluation_times: EvaluationTimes = EvaluationTimes()
     checkpoints: Checkpoints = Checkpoints()
     logging: Logging = Logging()
+    alarms: Alarms = Alarms()
 
     @model_validator(mode="after")
     def _selection_is_measured(self) -> "TrainConfig":

@@ -72,3 +72,29 @@ class EvaluationTimes(Schema):
     """Steps between evaluations; 0 evaluates only at the start and at the end."""
     batch_size: PositiveInt = 64
     """Texts that one rank encodes at once."""
+
+
+class Limit(Schema):
+    """Where a logged metric may not stay."""
+
+    metric: str
+    """Any logged metric: token_variance, uniformity, margin, marginal_error, effective_matches, gradient_norm, …"""
+    above: float | None = None
+    """The alarm counts values above this."""
+    below: float | None = None
+    """The alarm counts values below this."""
+
+    @model_validator(mode="after")
+    def _one_side(self) -> "Limit":
+        if self.above is None and self.below is None:
+            raise ValueError(f"the limit of {self.metric} has neither `above` nor `below`; give one of them")
+        return self
+
+
+class Alarms(Schema):
+    """When a run stops because its student has collapsed; the metrics themselves are always logged."""
+
+    after: PositiveInt = 20
+    """Consecutive logged steps outside a limit that stop the run."""
+    limits: list[Limit] = [Limit(metric="uniformity", above=-0.001), Limit(metric="token_variance", below=1e-6)]
+    """What stops a run; [] for nothing. The default asks for embeddings that are all the same to four digits."""

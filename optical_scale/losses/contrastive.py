@@ -11,7 +11,12 @@ from optical_scale.batch import TokenStates
 from optical_scale.losses.in_batch import SAME, first_row, softmax_in_turns
 from optical_scale.losses.maxsim import maxsim
 from optical_scale.losses.objective import LossOutput, Moment
-from optical_scale.runtime.collectives import gather_integers, gather_rows_together, rows_of_ranks
+from optical_scale.runtime.collectives import (
+    gather_integers,
+    gather_rows,
+    gather_rows_together,
+    rows_of_ranks,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +81,15 @@ def local_tokens(states: TokenStates) -> tuple[Tensor, Tensor]:
 
 
 def gather_tokens(sides: list[TokenStates], counts: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
-    """Token vectors and masks of all ranks for each side, padded to the longest; one exchange besides the lengths'."""
+    """Token vectors and masks of all ranks for each side, padded to the longest."""
     if len(counts) == 1:
         return [local_tokens(states) for states in sides]
     lengths = gather_integers([states.x_BTD.shape[1] for states in sides], sides[0].x_BTD.device)
-    parts = []
+    vectors, masks = [], []
     for states, all_lengths in zip(sides, lengths, strict=True):
         x_BTD, mask_BT = local_tokens(states)
         padding = max(all_lengths) - x_BTD.shape[1]
-        parts += [functional.pad(x_BTD, (0, 0, 0, padding)), functional.pad(mask_BT, (0, padding)).float()]
-    gathered = gather_rows_together(parts, counts)
-    return [(gathered[at], gathered[at + 1] > 0) for at in range(0, len(gathered), 2)]
+        # Vectors alone: packing them with anything else would copy them twice.
+        vectors.append(gather_rows(functional.pad(x_BTD, (0, 0, 0, padding)), counts))
+        masks.append(functional.pad(mask_BT, (0, padding)).float())
+    return [(x_KTD, m_KT > 0) for x_KTD, m_KT in zip(vectors, gather_rows_together(masks, counts), strict=True)]

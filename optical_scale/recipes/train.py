@@ -34,6 +34,7 @@ from optical_scale.runtime.collectives import broadcast_object
 from optical_scale.runtime.files import write_atomic, write_json
 from optical_scale.runtime.world import World
 from optical_scale.stream.loader import StreamLoader
+from optical_scale.training.alarms import Alarms, Limit
 from optical_scale.training.checkpoint import CheckpointStore
 from optical_scale.training.hooks import Console, Hook, Metrics
 from optical_scale.training.reference import TEXTS, write_reference
@@ -92,6 +93,7 @@ def train(config: TrainConfig) -> TrainState:
         reshaped=reshaped,
         most_skipped=config.stream.faults.most,
         selection=_selection(config),
+        alarms=Alarms([Limit(**limit.model_dump()) for limit in config.alarms.limits], config.alarms.after),
     )
     state = trainer.fit()
     if reshaped is not None and world.is_main:

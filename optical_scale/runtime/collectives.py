@@ -62,19 +62,18 @@ def barrier() -> None:
 
 class _GatherRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, counts: tuple[int, ...], *rows: Tensor) -> tuple[Tensor, ...]:
-        ctx.counts, ctx.shapes = counts, [part.shape[1:] for part in rows]
-        packed = _pack(rows, len(rows[0]))
+    def forward(ctx: Any, counts: tuple[int, ...], *parts: Tensor) -> tuple[Tensor, ...]:
+        ctx.counts, ctx.shapes = counts, [part.shape[1:] for part in parts]
+        packed = _pack(parts, len(parts[0]))
         largest = max(counts)
         if packed.shape[0] < largest:
             # Collectives want equal shapes; the shorter parts are filled up and cut again.
             packed = torch.cat([packed, packed.new_zeros(largest - packed.shape[0], packed.shape[1])])
-        gathered = packed.new_empty(largest * len(counts), packed.shape[1])
-        dist.all_gather_into_tensor(gathered, packed)
-        if min(counts) < largest:
-            starts = range(0, len(gathered), largest)
-            gathered = torch.cat([gathered[at : at + count] for at, count in zip(starts, counts, strict=True)])
-        return _unpack(gathered, ctx.shapes)
+        gathered = packed.new_empty(len(counts), largest, packed.shape[1])
+        dist.all_gather(list(gathered.unbind()), packed)
+        if min(counts) == largest:
+            return _unpack(gathered.flatten(0, 1), ctx.shapes)
+        return _unpack(torch.cat([rows[:count] for rows, count in zip(gathered, counts, strict=True)]), ctx.shapes)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -82,6 +81,8 @@ class _GatherRows(torch.autograd.Function):
         # frozen teacher's, are not sent.
         wanted = [at for at, needed in enumerate(ctx.needs_input_grad[1:]) if needed]
         total = _pack([gradients[at] for at in wanted], sum(ctx.counts))
+        if len(wanted) == 1:  # not a copy yet, and autograd may use the gradient elsewhere
+            total = total.clone()
         dist.all_reduce(total)
         start = sum(ctx.counts[: dist.get_rank()])
         mine = total[start : start + ctx.counts[dist.get_rank()]]
@@ -94,7 +95,7 @@ class _GatherRows(torch.autograd.Function):
 def _pack(parts: Sequence[Tensor], rows: int) -> Tensor:
     """Side by side in one matrix with a row per row; the explicit width serves parts without rows."""
     flat = [part.reshape(rows, math.prod(part.shape[1:])) for part in parts]
-    return flat[0].contiguous().clone() if len(flat) == 1 else torch.cat(flat, 1)
+    return flat[0].contiguous() if len(flat) == 1 else torch.cat(flat, 1)
 
 
 def _unpack(packed: Tensor, shapes: Sequence[torch.Size]) -> tuple[Tensor, ...]:
@@ -114,9 +115,9 @@ def gather_integers(values: Sequence[int], device: torch.device | str = "cpu") -
     if not _many():
         return tuple((value,) for value in values)
     mine = torch.tensor(values, dtype=torch.int64, device=device)
-    all_RV = mine.new_empty(dist.get_world_size() * len(mine))
-    dist.all_gather_into_tensor(all_RV, mine)
-    return tuple(zip(*all_RV.view(-1, len(mine)).tolist(), strict=True))
+    all_RV = mine.new_empty(dist.get_world_size(), len(mine))
+    dist.all_gather(list(all_RV.unbind()), mine)
+    return tuple(zip(*all_RV.tolist(), strict=True))
 
 
 def gather_rows(rows: Tensor, counts: tuple[int, ...] | None = None) -> Tensor:

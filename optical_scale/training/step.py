@@ -13,6 +13,7 @@ from optical_scale.engine.teacher import Teacher
 from optical_scale.errors import EngineError
 from optical_scale.losses.objective import LossOutput, Moment, Objective, at
 from optical_scale.runtime.collectives import gather_integers, sum_over_ranks
+from optical_scale.training.alarms import finish_health, health
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,13 @@ class TrainStep:
         self.student = student
         self.objective = objective
 
-    def __call__(self, micro_batches: Sequence[PairBatch], step: int = 0) -> StepResult:
+    def __call__(self, micro_batches: Sequence[PairBatch], step: int = 0, *, watch: bool = False) -> StepResult:
         """Run one step; every rank enters with equally many micro-batches, of any numbers of pairs.
 
         Args:
             micro_batches: of this rank.
             step: optimizer updates done before, which weights and epsilons may depend on.
+            watch: also report the student's health.
 
         Raises:
             EngineError: the loss is not finite on some rank; raised on all ranks before the weights change.
@@ -57,6 +59,8 @@ class TrainStep:
             last = number == len(micro_batches) - 1
             self.student.backward(output.sum, weight, last=last)
             totals.update(_scalars(output))
+            if watch:
+                totals.update({name: value.item() for name, value in health(teacher, student).items()})
             if last:
                 values = self._average(totals, weight)
                 if not math.isfinite(values["loss"]):
@@ -66,7 +70,7 @@ class TrainStep:
                     )
             update = self.student.finish_micro_batch()
         assert update is not None, "the engine's accumulation differs from the stream's"
-        return StepResult(values, update)
+        return StepResult(finish_health(values) if watch else values, update)
 
     def _encode(self, batch: PairBatch) -> tuple[TokenStates, TokenStates]:
         if self.teacher is not None:

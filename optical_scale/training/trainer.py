@@ -14,6 +14,7 @@ from optical_scale.errors import StreamError
 from optical_scale.runtime.collectives import broadcast_object
 from optical_scale.runtime.files import write_json
 from optical_scale.runtime.world import World
+from optical_scale.training.alarms import Alarms
 from optical_scale.training.checkpoint import CheckpointStore
 from optical_scale.training.faults import take_together
 from optical_scale.training.hooks import Hook
@@ -78,6 +79,7 @@ class Trainer:
             states belong to ranks, so with it dropout goes on with other numbers.
         most_skipped: samples that the whole run may skip over all ranks; one more stops it.
         selection: which checkpoint is kept as the best one, and when to stop early; None does neither.
+        alarms: look at every logged step.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Trainer:
         reshaped: Path | None = None,
         most_skipped: int = 0,
         selection: Selection | None = None,
+        alarms: Alarms | None = None,
     ) -> None:
         self.step = step
         self.student = student
@@ -107,6 +110,7 @@ class Trainer:
         self.reshaped = reshaped
         self.most_skipped = most_skipped
         self.selection = selection
+        self.alarms = alarms or Alarms()
         self.state = TrainState()
         self.finished = False
         self._window = _Window()
@@ -158,11 +162,12 @@ class Trainer:
         return micro_batches
 
     def _advance(self, micro_batches: list[PairBatch]) -> None:
-        result = self.step(micro_batches, self.state.step)
+        number = self.state.step + 1
+        logged = number == self.times.steps or _due(number, self.times.log_every)
+        result = self.step(micro_batches, self.state.step, watch=logged)
         self.state = self.state.after_step(result.values["loss"])
         self._window.add(sum(len(batch.languages) for batch in micro_batches))
-        last = self.state.step == self.times.steps
-        if last or _due(self.state.step, self.times.log_every):
+        if logged:
             self.state = self.state.logged()
             values = {
                 **result.values,
@@ -174,6 +179,7 @@ class Trainer:
             }
             for hook in self.hooks:
                 hook.stepped(self.state, values)
+            self.alarms.check(self.state.step, values)
 
     def _measure(self) -> bool:
         """Evaluate on all ranks; whether this is the best result so far, agreed on all of them."""

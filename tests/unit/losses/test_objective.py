@@ -3,7 +3,7 @@ import torch
 
 from optical_scale.batch import TokenStates
 from optical_scale.losses.mse import PooledMSE
-from optical_scale.losses.objective import Mixture
+from optical_scale.losses.objective import Mixture, Moment, Ramp, at
 from optical_scale.losses.optimal_transport import OptimalTransport
 
 
@@ -34,3 +34,20 @@ def test_two_parts_of_one_kind_are_reported_apart():
     for metric in ("effective_matches", "marginal_error"):
         assert mixed.metrics[metric] == sharp(teacher, student).metrics[metric]
         assert mixed.metrics[f"{metric}_2"] == blunt(teacher, student).metrics[metric]
+
+
+def test_a_ramp_is_a_line_between_two_levels():
+    ramp = Ramp(start=1.0, end=0.0, from_step=10, to_step=20)
+    assert [ramp.at(step) for step in (0, 10, 15, 20, 99)] == [1.0, 1.0, 0.5, 0.0, 0.0]
+
+
+def test_weights_and_epsilons_follow_the_step():
+    teacher, student = states(0), states(1)
+    loss = OptimalTransport(Ramp(1.0, 0.02, 0, 10))
+    mixture = Mixture([("mse", Ramp(0.0, 2.0, 0, 10), PooledMSE()), ("optimal_transport", 1.0, loss)])
+    mse = PooledMSE()(teacher, student).sum.item()
+    for step, weight, epsilon in ((0, 0.0, 1.0), (5, 1.0, 0.51), (50, 2.0, 0.02)):
+        found = at(mixture, Moment(step))(teacher, student).sum.item()
+        transport = OptimalTransport(epsilon)(teacher, student).sum.item()
+        assert found == pytest.approx(weight * mse + transport, rel=1e-5)
+    assert at(PooledMSE(), Moment(3))(teacher, student).sum.item() == pytest.approx(mse)
