@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 from optical_scale.config.convert import ConvertConfig
 from optical_scale.config.export import ExportConfig
 from optical_scale.config.run import EvaluateConfig, TokenizerConfig, TrainConfig
+from optical_scale.config.search import SearchConfig
 
 # The folder below configs/, the root model of the files in it.
 ROOTS = {
@@ -17,6 +18,7 @@ ROOTS = {
     "distill": TrainConfig,
     "evaluate": EvaluateConfig,
     "export": ExportConfig,
+    "search": SearchConfig,
 }
 
 
