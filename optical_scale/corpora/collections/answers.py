@@ -65,9 +65,10 @@ def afriqa_documents(path: Path) -> Iterator[Document]:
 
 
 def afriqa_topics(path: Path) -> Iterator[Topic]:
-    """The questions in the African language; raises as :func:`afriqa_documents`."""
+    """The questions in the African language, but for those that the file gives as NaN; raises as the documents do."""
     for where, values in _objects(path):
-        yield Topic(_question_id(values, where), check_text(_field(values, "question_lang", str, where), where))
+        if not isinstance(values, dict) or not isinstance(values.get("question_lang"), float):
+            yield Topic(_question_id(values, where), check_text(_field(values, "question_lang", str, where), where))
 
 
 def afriqa_translations(path: Path) -> Iterator[Topic]:

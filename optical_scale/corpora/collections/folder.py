@@ -238,7 +238,8 @@ class CollectionFolder:
             version = self.manifest["kind"], self.manifest["format_version"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CorpusError(
-                f"{path}: no retrieval collection ({error!r:.120}); make one with `optical-scale convert`"
+                f"{path / _MANIFEST}: cannot be read ({error!r:.120}), so {path} is no retrieval collection; "
+                "make one with `optical-scale convert`"
             ) from None
         if version != ("collection", FORMAT_VERSION):
             raise CorpusError(f"{path}: {version[0]} of version {version[1]}; expected a collection, {FORMAT_VERSION}")

@@ -65,7 +65,7 @@ def search(tmp_path, name, **fields):
     return status, json.loads(metrics.read_text())["metrics"] if metrics.exists() else None
 
 
-def test_three_methods_write_runs_and_an_index_is_used_again(tmp_path, beir, encoder, caplog):
+def test_three_methods_write_runs_and_an_index_is_used_again(tmp_path, beir, encoder, capsys):
     torch.manual_seed(0)
     index = str(tmp_path / "index")
     methods = ["bm25", "dense", "late_interaction"]
@@ -78,10 +78,9 @@ def test_three_methods_write_runs_and_an_index_is_used_again(tmp_path, beir, enc
     assert set(run) == {f"q{number}" for number in range(8)}
     assert all(len(documents) == 20 for documents in run.values())
 
-    caplog.set_level("INFO")
     torch.manual_seed(0)
     assert search(tmp_path, "again", methods=methods, topics=encoder, index=index, top_k=20) == (0, metrics)
-    assert "is used again" in caplog.text
+    assert "is used again" in capsys.readouterr().err
     status, _ = search(tmp_path, "other", topics=encoder, index=index, passage_words=3)
     assert status == 2
 
