@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     from optical_scale.config.convert import ConvertConfig
     from optical_scale.config.loading import load
     from optical_scale.recipes.convert import convert
+    from optical_scale.recipes.convert_collection import convert_collection
 
     files = [item for item in arguments.items if "=" not in item]
     overrides = [item for item in arguments.items if "=" in item]
@@ -57,7 +58,11 @@ def run(arguments: argparse.Namespace) -> int:
         overrides.insert(0, f"corpora={json.dumps(corpora)}")
     if arguments.output:
         overrides.insert(0, f"output={json.dumps(str(arguments.output))}")
-    convert(load(ConvertConfig, Path(files[0]) if files else None, overrides))
+    config = load(ConvertConfig, Path(files[0]) if files else None, overrides)
+    if config.collection is None:
+        convert(config)
+    else:
+        convert_collection(config.collection, config.folder, config.output)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The root of a conversion: corpora and filters in, one folder of shards out."""
+"""The root of a conversion: corpora and filters, or a retrieval collection in; one folder out."""
 
 from collections import Counter
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from optical_scale.config.collections import Collection
 from optical_scale.config.corpora import Bitext, Corpus
 from optical_scale.config.schema import Schema
 
@@ -63,8 +64,10 @@ class ConvertConfig(Schema):
     """Folder to create; it must not hold anything."""
     folder: Path = Path()
     """Where relative paths of corpora and held-out files start; the current folder by default."""
-    corpora: Annotated[list[Corpus], Field(min_length=1)]
+    corpora: list[Corpus] = []
     """All bitext, or all images."""
+    collection: Collection | None = None
+    """A retrieval collection to evaluate on, in place of `corpora`; no filter applies to it."""
     filters: Filters = Filters()
     """For bitext; the split file chooses images."""
     samples_per_shard: PositiveInt = 20_000
@@ -72,6 +75,10 @@ class ConvertConfig(Schema):
 
     @model_validator(mode="after")
     def _one_kind_distinct_keys(self) -> "ConvertConfig":
+        if bool(self.corpora) == (self.collection is not None):
+            raise ValueError("give either `corpora` (at least one) or `collection`; one folder holds one kind")
+        if self.collection is not None and self.filters != Filters():
+            raise ValueError("filters: a collection is kept as it is, or its judgements would lose their documents")
         if len({isinstance(corpus, Bitext) for corpus in self.corpora}) > 1:
             raise ValueError("corpora: one folder holds bitext or images, not both; convert them separately")
         prefixes = Counter(prefix for corpus in self.corpora for prefix in corpus.key_prefixes)

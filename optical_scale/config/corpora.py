@@ -151,6 +151,14 @@ class Parallel(_Named):
         return self
 
 
+class CollectionPairs(_Bitext):
+    """Topics with their relevant documents, out of a collection folder written by `optical-scale convert`."""
+
+    format: Literal["collection"] = "collection"
+    path: Path
+    """The folder; it must not be the one that the result is evaluated on."""
+
+
 class Flickr30kEntities(_Named):
     """Images with captions whose phrases are linked to boxes, in the layout of Flickr30k-Entities."""
 
@@ -170,7 +178,7 @@ class Flickr30kEntities(_Named):
         return [self.name]
 
 
-Bitext = Moses | Opus | Table | JsonLines | Tmx | Bible | Squad | Parquet | Parallel
+Bitext = Moses | Opus | Table | JsonLines | Tmx | Bible | Squad | Parquet | Parallel | CollectionPairs
 """Formats of sentence pairs."""
 
 Corpus = Annotated[Bitext | Flickr30kEntities, Field(discriminator="format")]

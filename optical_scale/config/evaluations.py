@@ -32,7 +32,19 @@ class ImageText(Schema):
     """First images only; null takes all."""
 
 
-Evaluation = Annotated[BitextRetrieval | ImageText, Field(discriminator="name")]
+class CollectionRetrieval(Schema):
+    """Topics in many languages to documents, by graded judgements: nDCG@10, MAP, MRR, P@10, R@k."""
+
+    name: Literal["collection"]
+    path: Path
+    """Collection folder written by `optical-scale convert`."""
+    languages: list[str] | None = None
+    """Languages of topics to measure; null measures all."""
+    passage_words: Annotated[int, Field(ge=2)] | None = None
+    """Longer documents are cut into passages of so many words, and count as their best one; null: the encoder cuts."""
+
+
+Evaluation = Annotated[BitextRetrieval | ImageText | CollectionRetrieval, Field(discriminator="name")]
 
 
 class Groups(Schema):

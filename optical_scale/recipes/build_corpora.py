@@ -8,6 +8,7 @@ from typing import assert_never
 from optical_scale.config.convert import Filters
 from optical_scale.config.corpora import (
     Bible,
+    CollectionPairs,
     Corpus,
     Flickr30kEntities,
     JsonLines,
@@ -20,6 +21,7 @@ from optical_scale.config.corpora import (
     Tmx,
 )
 from optical_scale.corpora.bible import BibleCorpus
+from optical_scale.corpora.collections.pairs import CollectionCorpus
 from optical_scale.corpora.filters import Duplicates, HeldOut, LengthBounds, LengthRatio, Rule, TokenRatio, untranslated
 from optical_scale.corpora.flickr30k_entities import Flickr30kEntitiesCorpus
 from optical_scale.corpora.jsonl import JsonLinesCorpus
@@ -75,6 +77,8 @@ def build_corpus(config: Corpus, folder: Path) -> CorpusReader:
         case Parallel():
             codes = {language: config.codes.get(language, language) for language in config.languages}
             return ParallelCorpus(config.name, folder, config.source, config.target, codes)
+        case CollectionPairs():
+            return CollectionCorpus(config.name, folder / config.path, config.language)
         case Flickr30kEntities():
             return Flickr30kEntitiesCorpus(
                 config.name,

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import assert_never
 
 from optical_scale.config import evaluations as schema
+from optical_scale.corpora.collections.folder import CollectionFolder
 from optical_scale.errors import ConfigError
 from optical_scale.evaluation.bitext_retrieval import PassageCache, evaluate_bitext
+from optical_scale.evaluation.collection_retrieval import MatricesCache, evaluate_collection
 from optical_scale.evaluation.encoding import EncodeImages, EncodeText
 from optical_scale.evaluation.image_text import evaluate_image_text
 from optical_scale.evaluation.results import RetrievalResult
@@ -25,13 +27,15 @@ class Encoders:
         queries: reads the foreign sentences and captions; usually the student.
         passages: reads the English sentences; usually the teacher.
         images: reads the images; None when nothing needs it.
-        passage_cache: filled with encoded English collections, valid while ``passages`` is frozen; None forgets them.
+        passage_cache: filled with encoded English passages, valid while ``passages`` is frozen; None forgets them.
+        matrices_cache: the same for retrieval collections, kept on disk.
     """
 
     queries: EncodeText
     passages: EncodeText
     images: EncodeImages | None = None
     passage_cache: PassageCache | None = field(default_factory=dict)
+    matrices_cache: MatricesCache | None = field(default_factory=dict)
 
 
 def measure(
@@ -65,6 +69,17 @@ def measure(
                     batch_size=batch_size,
                     world=world,
                     languages=config.languages,
+                )
+            case schema.CollectionRetrieval():
+                results += evaluate_collection(
+                    CollectionFolder(config.path),
+                    encoders.queries,
+                    encoders.passages,
+                    batch_size=batch_size,
+                    world=world,
+                    languages=config.languages,
+                    passage_words=config.passage_words,
+                    cache=encoders.matrices_cache,
                 )
             case _:
                 assert_never(config)

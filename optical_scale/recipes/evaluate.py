@@ -17,6 +17,7 @@ from optical_scale.batch import TokenStates
 from optical_scale.config.loading import load
 from optical_scale.config.run import EvaluateConfig, TrainConfig
 from optical_scale.errors import EvaluationError
+from optical_scale.evaluation.collection_retrieval import MatricesCache
 from optical_scale.evaluation.language_gap import LanguageGroups, language_gap
 from optical_scale.evaluation.report import write_report
 from optical_scale.evaluation.results import RetrievalResult
@@ -40,7 +41,7 @@ from optical_scale.training.state import FINISHED, TrainState
 logger = logging.getLogger(__name__)
 
 Encode = Callable[[Any], TokenStates]
-_GAP_METRIC = {"bitext": "MRR", "image_text": "R@1"}
+_GAP_METRIC = {"bitext": "MRR", "image_text": "R@1", "collection": "nDCG@10"}
 
 
 def evaluate(config: EvaluateConfig) -> Report:
@@ -53,9 +54,10 @@ def evaluate(config: EvaluateConfig) -> Report:
         raise EvaluationError(f"output: {config.output} is not empty; choose another folder or delete it")
     torch.manual_seed(config.seed)
     teacher_tokens = text_tokenizer(config.teacher)
-    teacher = _frozen(text_encoder(config.teacher, teacher_tokens), teacher_tokens)
-    images = _frozen(*vision_encoder(config.vision)) if config.vision else None
+    teacher = frozen(text_encoder(config.teacher, teacher_tokens), teacher_tokens)
+    images = frozen(*vision_encoder(config.vision)) if config.vision else None
     passages: dict[Any, Any] = {}
+    matrices: MatricesCache = {}
 
     stages: list[Stage] = []
     gaps: list[ReportedGap] = []
@@ -65,8 +67,8 @@ def evaluate(config: EvaluateConfig) -> Report:
         logger.info("evaluating %s", stage.name)
         began = time.perf_counter()
         student_tokens = text_tokenizer(stage.student)
-        student = _frozen(text_encoder(stage.student, student_tokens), student_tokens)
-        encoders = Encoders(student, teacher, images, passages)
+        student = frozen(text_encoder(stage.student, student_tokens), student_tokens)
+        encoders = Encoders(student, teacher, images, passages, matrices)
         results = measure(config.evaluation, encoders, batch_size=config.batch_size, world=World())
         stages.append(Stage(name=stage.name, results=tuple(ReportedResult.of(result) for result in results)))
         gaps += _gaps(config, stage.name, results)
@@ -92,7 +94,7 @@ def evaluate(config: EvaluateConfig) -> Report:
     return report
 
 
-def _frozen(encoder: Encoder, prepare: TextTokenizer | ImageTransform) -> Encode:
+def frozen(encoder: Encoder, prepare: TextTokenizer | ImageTransform) -> Encode:
     """Encode with a plain module on the GPU if there is one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     module = encoder.eval().to(device)

@@ -220,7 +220,7 @@ def _evaluator(
     if isinstance(prepare, ImageTransform):
         encoders = Encoders(by_teacher, by_teacher, images=by_student)
     elif teacher is None:
-        encoders = Encoders(by_student, by_student, passage_cache=None)
+        encoders = Encoders(by_student, by_student, passage_cache=None, matrices_cache=None)
     else:
         encoders = Encoders(by_student, by_teacher)
 

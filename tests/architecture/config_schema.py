@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 from optical_scale.config.convert import ConvertConfig
 from optical_scale.config.export import ExportConfig
 from optical_scale.config.run import EvaluateConfig, TokenizerConfig, TrainConfig
+from optical_scale.config.search import SearchConfig
 from optical_scale.config.study import Study
 
 # The folder below configs/, the root model of the files in it.
@@ -19,6 +20,7 @@ ROOTS = {
     "evaluate": EvaluateConfig,
     "export": ExportConfig,
     "study": Study,
+    "search": SearchConfig,
 }
 
 

@@ -14,6 +14,8 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from optical_scale.config.corpora import Corpus
+from optical_scale.corpora.collections.folder import write_collection
+from optical_scale.corpora.collections.parts import Document, Judgement, Topic
 from optical_scale.errors import CorpusError
 from optical_scale.recipes.build_corpora import build_corpus
 from optical_scale.records import TextPair
@@ -133,6 +135,14 @@ def parallel(folder):
     }
 
 
+def collection(folder):
+    documents = [Document(f"d{at}", source) for at, (source, _) in enumerate(PAIRS)]
+    topics = [Topic(f"q{at}", target) for at, (_, target) in enumerate(PAIRS)]
+    judged = [Judgement(f"q{at}", f"d{at}", 1) for at in range(3)]
+    write_collection(folder / "x", "c", documents, {"sw": topics}, {"sw": judged})
+    return {"format": "collection", "name": "c", "path": "x", "language": "sw"}
+
+
 FORMATS = {
     "moses": Format(moses, "x.sw"),
     "opus": Format(opus, "x.zip", complaint=".*: (not a sound zip|cannot be read)"),
@@ -143,6 +153,7 @@ FORMATS = {
     "squad": Format(squad, "sw.json"),
     "parquet": Format(parquet, "x.parquet", complaint=": cannot be read"),
     "parallel": Format(parallel, "dev.swh"),
+    "collection": Format(collection, "x/manifest.json", complaint=": cannot be read"),
     "flickr30k_entities": Format(flickr30k_entities, "Sentences/1.txt", ("en", "de")),
 }
 
