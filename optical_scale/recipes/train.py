@@ -22,7 +22,14 @@ from optical_scale.engine.student import StudentEngine
 from optical_scale.engine.teacher import TeacherEngine
 from optical_scale.errors import ResumeError
 from optical_scale.recipes.build_evaluations import Encoders, measure
-from optical_scale.recipes.build_models import bitext_of, contract_of, student_encoder, text_encoder, text_tokenizer
+from optical_scale.recipes.build_models import (
+    bitext_of,
+    contract_of,
+    placement,
+    student_encoder,
+    text_encoder,
+    text_tokenizer,
+)
 from optical_scale.recipes.build_objective import objective
 from optical_scale.recipes.build_stream import loader
 from optical_scale.recipes.reshape import reshape
@@ -52,7 +59,13 @@ def train(config: TrainConfig) -> TrainState:
     device = start(world, seed=config.seed)
     _claim(config, world)
 
-    module, prepare = student_encoder(config.student.backbone, lambda: bitext_of(config.stream))
+    derived = derive_student(
+        config.student.engine,
+        micro_batch_pairs=config.stream.pairs_per_step // config.stream.lanes,
+        accumulation=accumulation,
+    )
+    place = placement(config.student.engine, derived)
+    module, prepare = student_encoder(config.student, lambda: bitext_of(config.stream), place)
     teacher, tokenize = _teacher(config, device)
     stream = loader(
         config.stream,
@@ -66,7 +79,7 @@ def train(config: TrainConfig) -> TrainState:
     steps = total_steps(config, stream.strands.strands[0].plan)
     store = CheckpointStore(config.run / "checkpoints", world, config.checkpoints.keep)
     reshaped = reshape(store.latest(), config, world)
-    student = _student(config, module, device, accumulation, steps, universal=reshaped is not None)
+    student = _student(config, module, device, derived, steps, universal=reshaped is not None)
     if world.is_main:
         _announce(config, world, teacher, student, stream, steps)
 
@@ -137,15 +150,14 @@ def _teacher(config: TrainConfig, device: torch.device) -> tuple[TeacherEngine |
         micro_batch_pairs=config.stream.pairs_per_step // config.stream.lanes,
         bucket_elements=config.student.engine.bucket_elements,
     )
-    return TeacherEngine(text_encoder(config.teacher.backbone, tokenize), derived, device), tokenize
+    place = placement(config.teacher.engine, derived)
+    return TeacherEngine(text_encoder(config.teacher.backbone, tokenize, place=place), derived, device), tokenize
 
 
 def _student(
-    config: TrainConfig, module: Encoder, device: torch.device, accumulation: int, steps: int, *, universal: bool
+    config: TrainConfig, module: Encoder, device: torch.device, derived: dict[str, Any], steps: int, *, universal: bool
 ) -> StudentEngine:
     how, engine = config.optimization, config.student.engine
-    pairs = config.stream.pairs_per_step // config.stream.lanes
-    derived = derive_student(engine, micro_batch_pairs=pairs, accumulation=accumulation)
     return StudentEngine(
         module,
         derived | ({"checkpoint": {"load_universal": True}} if universal else {}),
