@@ -56,7 +56,7 @@ class StoredTensor:
     digest: str | None = None
 
     def pieces(self) -> Iterator[Tensor]:
-        """The elements in order, flat, at most :data:`PIECE` at a time.
+        """The elements in order, flat, at most :data:`PIECE` at a time; each is gone when the next one comes.
 
         Raises:
             CheckpointError: after the last one, if a frozen parameter is not what the checkpoint recorded.
@@ -76,7 +76,12 @@ class StoredTensor:
 
     def read(self) -> Tensor:
         """The whole tensor."""
-        return torch.cat([*self.pieces(), torch.empty(0, dtype=self.dtype)]).view(self.shape)
+        whole = torch.empty(self.shape, dtype=self.dtype)
+        flat, position = whole.view(-1), 0
+        for piece in self.pieces():
+            flat[position : position + len(piece)] = piece
+            position += len(piece)
+        return whole
 
 
 class StoredModel:
