@@ -84,6 +84,7 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._buffer = torch.empty(0, dtype=torch.uint8)
         reader = types.SimpleNamespace(__name__=__name__, Unpickler=_Unpickler)
         try:
             with FakeTensorMode():
@@ -96,14 +97,19 @@ class Archive:
     def read(self, tensor: Tensor, start: int, stop: int) -> Tensor:
         """Elements ``start`` to ``stop`` of a contiguous tensor of :attr:`content`, flat, with their data.
 
+        The result holds them until the next call: new memory each time would cost more than reading, because the
+        kernel clears every page first.
+
         Raises:
             CheckpointError: the file cannot be read that far.
         """
         if not tensor.is_contiguous():
             raise self._unreadable(ValueError(f"a tensor of shape {tuple(tensor.shape)} has gaps between its rows"))
-        data = torch.empty(stop - start, dtype=tensor.dtype)
+        size = tensor.element_size()
+        if self._buffer.numel() < (stop - start) * size:
+            self._buffer = torch.empty((stop - start) * size, dtype=torch.uint8)
+        data = self._buffer[: (stop - start) * size].view(tensor.dtype)
         if start < stop:
-            size = tensor.element_size()
             first = int(tensor.storage_offset()) + start
             offset = tensor.untyped_storage()._checkpoint_offset
             assert offset is not None, "content was loaded in fake mode"

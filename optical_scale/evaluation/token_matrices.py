@@ -22,7 +22,7 @@ from torch import Tensor
 from optical_scale.errors import EvaluationError
 from optical_scale.evaluation.encoding import EncodedSet, EncodeText, encode, share_of
 from optical_scale.evaluation.passages import split_passages
-from optical_scale.runtime.collectives import agree_on_errors, barrier, broadcast_object, largest_over_ranks
+from optical_scale.runtime.collectives import agree_on_errors, barrier, broadcast_object, gather_integers
 from optical_scale.runtime.files import sync_folder, write_json
 from optical_scale.runtime.log import progress
 from optical_scale.runtime.world import World
@@ -237,7 +237,8 @@ def _write_part(
             pieces = [split_passages(texts[at], passage_words) for at in range(start, min(stop, len(texts)))]
             passages = [piece for document in pieces for piece in document]
             # Ranks agree on the number of forward passes; the repetitions at the end are not written.
-            padding = largest_over_ranks(len(passages), _device(world)) - len(passages)
+            ((*counts,),) = gather_integers([len(passages)], _device(world))
+            padding = max(counts) - len(passages)
             filler = passages[-1] if passages else texts[-1]
             encoded = encode([*passages, *[filler] * padding], encode_texts, batch_size=batch_size, world=World())
             kept = encoded.span(0, len(passages))

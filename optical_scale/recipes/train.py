@@ -23,7 +23,14 @@ from optical_scale.engine.teacher import Teacher
 from optical_scale.engine.teacher_cache import CachedTeacher
 from optical_scale.errors import ResumeError
 from optical_scale.recipes.build_evaluations import Encoders, measure
-from optical_scale.recipes.build_models import bitext_of, contract_of, live_teacher, student_encoder, text_tokenizer
+from optical_scale.recipes.build_models import (
+    bitext_of,
+    contract_of,
+    live_teacher,
+    placement,
+    student_encoder,
+    text_tokenizer,
+)
 from optical_scale.recipes.build_objective import objective
 from optical_scale.recipes.build_stream import loader
 from optical_scale.recipes.cache import fingerprint
@@ -56,7 +63,13 @@ def train(config: TrainConfig) -> TrainState:
     device = start(world, seed=config.seed)
     _claim(config, world)
 
-    module, prepare = student_encoder(config.student.backbone, lambda: bitext_of(config.stream))
+    derived = derive_student(
+        config.student.engine,
+        micro_batch_pairs=config.stream.pairs_per_step // config.stream.lanes,
+        accumulation=accumulation,
+    )
+    place = placement(config.student.engine, derived)
+    module, prepare = student_encoder(config.student, lambda: bitext_of(config.stream), place)
     teacher, tokenize = _teacher(config, device)
     stream = loader(
         config.stream,
@@ -70,7 +83,7 @@ def train(config: TrainConfig) -> TrainState:
     steps = total_steps(config, stream.strands.strands[0].plan)
     store = CheckpointStore(config.run / "checkpoints", world, config.checkpoints.keep)
     reshaped = reshape(store.latest(), config, world)
-    student = _student(config, module, device, accumulation, steps, universal=reshaped is not None)
+    student = _student(config, module, device, derived, steps, universal=reshaped is not None)
     if world.is_main:
         _announce(config, world, teacher, student, stream, steps)
 
@@ -147,11 +160,9 @@ def _teacher(config: TrainConfig, device: torch.device) -> tuple[Teacher | None,
 
 
 def _student(
-    config: TrainConfig, module: Encoder, device: torch.device, accumulation: int, steps: int, *, universal: bool
+    config: TrainConfig, module: Encoder, device: torch.device, derived: dict[str, Any], steps: int, *, universal: bool
 ) -> StudentEngine:
     how, engine = config.optimization, config.student.engine
-    pairs = config.stream.pairs_per_step // config.stream.lanes
-    derived = derive_student(engine, micro_batch_pairs=pairs, accumulation=accumulation)
     return StudentEngine(
         module,
         derived | ({"checkpoint": {"load_universal": True}} if universal else {}),
