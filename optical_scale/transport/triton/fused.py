@@ -110,6 +110,53 @@ def pull_back(
 
 
 @triton.jit
+def safe_cosines(
+    x, y, i, j, i_ok, j_ok, D,
+    BN: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
+    """Cosines of vectors of any length, and what makes them unit vectors: see the module."""
+    grow_i, grow_j = tl.full((BN,), 1.0, tl.float32), tl.full((BM,), 1.0, tl.float32)
+    tile, squares_i, squares_j = cosines(
+        x, y, i, j, i_ok, j_ok, grow_i, grow_j, D, BN, BM, BK, PRECISION, INTERPRETED
+    )  # fmt: skip
+    # Vectors of extreme length take a second pass; all others are read once for their cosines.
+    if outside(squares_i, i_ok) + outside(squares_j, j_ok) > 0:
+        grow_i, grow_j = powers(x, i, i_ok, D, BN, BK), powers(y, j, j_ok, D, BM, BK)
+        tile, squares_i, squares_j = cosines(
+            x, y, i, j, i_ok, j_ok, grow_i, grow_j, D, BN, BM, BK, PRECISION, INTERPRETED
+        )  # fmt: skip
+    return tile, grow_i, grow_j, inverse_root(squares_i), inverse_root(squares_j)
+
+
+@triton.jit
+def iterate(tile, base_i, base_j, i_ok, j_ok, count, LOG: tl.constexpr, BN: tl.constexpr, BM: tl.constexpr):
+    """All iterations, from potentials of zero, whose weights are the masses themselves: the last sums of both sides."""
+    top_j = tl.zeros((BM,), tl.float32)
+    total_j = tl.full((BM,), 1.0, tl.float32)
+    top_i = tl.zeros((BN,), tl.float32)
+    total_i = tl.full((BN,), 1.0, tl.float32)
+    for _ in range(0, count):
+        top_i, total_i = sum_rows(tile, weigh(base_j, top_j, total_j, 1.0, LOG, True), i_ok, LOG)
+        top_j, total_j = sum_columns(tile, weigh(base_i, top_i, total_i, 1.0, LOG, True), j_ok, LOG)
+    return top_i, total_i, top_j, total_j
+
+
+@triton.jit
+def store_report(report, stride, a_i, b_j, f_i, g_j, mass_i, inner_i, epsilon):
+    """Primal and dual cost, marginal error and effective matches; equations as in ``output.summarise``."""
+    total, of_columns = tl.sum(mass_i, 0), tl.sum(b_j * g_j, 0)
+    primal = total - tl.sum(inner_i, 0)
+    excess = epsilon * (total - tl.sum(a_i, 0) * tl.sum(b_j, 0))
+    logs = (tl.sum(mass_i * f_i, 0) + of_columns - primal) / epsilon
+    logs += tl.sum(plogp(mass_i, a_i), 0) + tl.sum(plogp(b_j, b_j), 0)
+    entropy = (tl.sum(plogp(mass_i, mass_i), 0) - logs) / total
+    tl.store(report, primal)
+    tl.store(report + stride, tl.sum(a_i * f_i, 0) + of_columns - excess)
+    tl.store(report + 2 * stride, tl.sum(tl.abs(mass_i - a_i), 0) / tl.sum(a_i, 0))
+    tl.store(report + 3 * stride, tl.exp2(entropy / _LN2))
+
+
+@triton.jit
 def fused_pairs(
     x, y, mass_x, mass_y, mask_x, mask_y, ends_x, ends_y, f, g, report, grad_x, grad_y,
     B, N, M, D, unit, count,
@@ -138,31 +185,14 @@ def fused_pairs(
     x, y, grad_x, grad_y = x + start_x * D, y + start_y * D, grad_x + start_x * D, grad_y + start_y * D
     a_i, i_ok = load_masses(mass_x + start_x, mask_x + start_x, i, i_in, GIVEN_X, MASKED_X)
     b_j, j_ok = load_masses(mass_y + start_y, mask_y + start_y, j, j_in, GIVEN_Y, MASKED_Y)
-    # Vectors of extreme length take a second pass; all others are read once for their cosines.
-    grow_i, grow_j = tl.full((BN,), 1.0, tl.float32), tl.full((BM,), 1.0, tl.float32)
-    tile, squares_i, squares_j = cosines(
-        x, y, i, j, i_ok, j_ok, grow_i, grow_j, D, BN, BM, BK, PRECISION, INTERPRETED
-    )  # fmt: skip
-    if outside(squares_i, i_ok) + outside(squares_j, j_ok) > 0:
-        grow_i, grow_j = powers(x, i, i_ok, D, BN, BK), powers(y, j, j_ok, D, BM, BK)
-        tile, squares_i, squares_j = cosines(
-            x, y, i, j, i_ok, j_ok, grow_i, grow_j, D, BN, BM, BK, PRECISION, INTERPRETED
-        )  # fmt: skip
-    r_i, r_j = inverse_root(squares_i), inverse_root(squares_j)
+    tile, grow_i, grow_j, r_i, r_j = safe_cosines(x, y, i, j, i_ok, j_ok, D, BN, BM, BK, PRECISION, INTERPRETED)
     tile *= unit
     base_i, base_j = a_i, b_j
     if LOG:
         base_i, base_j = tl.log2(a_i), tl.log2(b_j)
     else:
         tile = tl.exp2(tile)
-    # Potentials start at zero: weights that are the masses themselves.
-    top_j = tl.zeros((BM,), tl.float32)
-    total_j = tl.full((BM,), 1.0, tl.float32)
-    top_i = tl.zeros((BN,), tl.float32)
-    total_i = tl.full((BN,), 1.0, tl.float32)
-    for _ in range(0, count):
-        top_i, total_i = sum_rows(tile, weigh(base_j, top_j, total_j, 1.0, LOG, True), i_ok, LOG)
-        top_j, total_j = sum_columns(tile, weigh(base_i, top_i, total_i, 1.0, LOG, True), j_ok, LOG)
+    top_i, total_i, top_j, total_j = iterate(tile, base_i, base_j, i_ok, j_ok, count, LOG, BN, BM)
     u_i, v_j = weigh(base_i, top_i, total_i, 1.0, LOG, True), weigh(base_j, top_j, total_j, 1.0, LOG, True)
     if LOG:
         plan = tl.exp2(tile + u_i[:, None] + v_j[None, :])
@@ -174,18 +204,8 @@ def fused_pairs(
     g_j = tl.where(j_ok, -(top_j + tl.log2(total_j)) / unit, 0.0)
     tl.store(f + start_x + i, f_i, mask=i_in)
     tl.store(g + start_y + j, g_j, mask=j_in)
-    mass_i, inner_i, inner_j = tl.sum(plan, 1), tl.sum(matched, 1), tl.sum(matched, 0)
-    total, epsilon = tl.sum(mass_i, 0), 1.0 / (unit * _LN2)
-    primal = total - tl.sum(inner_i, 0)
-    of_columns = tl.sum(b_j * g_j, 0)
-    excess = epsilon * (total - tl.sum(a_i, 0) * tl.sum(b_j, 0))
-    logs = (tl.sum(mass_i * f_i, 0) + of_columns - primal) / epsilon
-    logs += tl.sum(plogp(mass_i, a_i), 0) + tl.sum(plogp(b_j, b_j), 0)
-    entropy = (tl.sum(plogp(mass_i, mass_i), 0) - logs) / total
-    tl.store(report + pair, primal)
-    tl.store(report + B + pair, tl.sum(a_i * f_i, 0) + of_columns - excess)
-    tl.store(report + 2 * B + pair, tl.sum(tl.abs(mass_i - a_i), 0) / tl.sum(a_i, 0))
-    tl.store(report + 3 * B + pair, tl.exp2(entropy / _LN2))
+    inner_i, inner_j = tl.sum(matched, 1), tl.sum(matched, 0)
+    store_report(report + pair, B, a_i, b_j, f_i, g_j, tl.sum(plan, 1), inner_i, 1.0 / (unit * _LN2))
     if NEEDS_X:
         pull_back(
             plan, x, y, grad_x, i, j, i_in, i_ok, j_ok, grow_i, grow_j, r_i, r_j, inner_i, D,

@@ -25,8 +25,9 @@ def test_a_fused_pair_fits_a_multiprocessor(dtype, T, log, stack):
 
     plan = FusedLaunch.of(dtype, T, T, 384)
     constants = COMMON | {
-        **dict.fromkeys(("PACKED", "GIVEN_X", "GIVEN_Y", "NEEDS_X"), False),
-        **dict.fromkeys(("MASKED_X", "MASKED_Y", "NEEDS_Y"), True),
+        **dict.fromkeys(("GIVEN_X", "GIVEN_Y", "NEEDS_X"), False),
+        # Packed where the log domain is, padded with masks where it is not.
+        "PACKED": log, "MASKED_X": not log, "MASKED_Y": not log, "NEEDS_Y": True,
         "LOG": log, "BN": plan.BN, "BM": plan.BM, "BK": plan.BK,
     }  # fmt: skip
     kind = "*bf16" if dtype == torch.bfloat16 else "*fp16"
