@@ -36,10 +36,10 @@ def sweeps(request, monkeypatch):
         pytest.skip("no C compiler")
 
 
-def patient(backend):
+def patient():
     """Hundreds of iterations are for backends that take microseconds for one; the interpreter takes milliseconds."""
-    if backend in ("triton_stored", "triton_tiles"):
-        pytest.skip("too slow in the interpreter; triton_pairs runs it")
+    if interpreted():
+        pytest.skip("too slow in the interpreter")
 
 
 def tokens():
@@ -71,7 +71,7 @@ def test_plan_equals_the_float64_reference_at_any_iteration_count(backend, domai
 @backends
 @pytest.mark.parametrize("rho", [None, 0.2])
 def test_plan_equals_pot_at_convergence(backend, domain, rho):
-    patient(backend)
+    patient()
     batch = tokens()
     out = solve(*batch, epsilon=0.05, iterations=1000, rho=rho, backend=backend, domain=domain)
     for pair in range(3):
@@ -87,7 +87,7 @@ def test_plan_equals_pot_at_convergence(backend, domain, rho):
 
 @backends
 def test_marginals_are_met_and_zero_masses_get_nothing(backend, domain):
-    patient(backend)
+    patient()
     batch = tokens()
     a_BN = batch.mask_x_BN * torch.tensor([0.5, 0.0, 2.0, 1.0, 1.0, 0.0, 3.0, 1.0, 1.0])
     b_BM = batch.mask_y_BM * torch.tensor([1.0, 0.0, 4.0, 1.0, 0.0, 1.0, 2.0])
@@ -198,7 +198,7 @@ def test_two_runs_are_bitwise_equal(backend, domain):
 
 @backends
 def test_tolerance_freezes_each_pair_on_its_own(backend, domain):
-    patient(backend)
+    patient()
     batch = tokens()
     common = {"epsilon": 0.05, "iterations": 400, "tolerance": 1e-4, "backend": backend, "domain": domain}
     whole = solve(*batch, **common)

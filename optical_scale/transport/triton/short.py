@@ -72,11 +72,10 @@ class _FusedCost(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         needs_x, needs_y = ctx.needs_input_grad[:2]  # type: ignore[attr-defined]
         report_4B, f, g, grad_x, grad_y = _launch(x, y, pairs, settings, needs_x=needs_x, needs_y=needs_y)
-        cost_B, *diagnostics = (*report_4B.unbind(0), f, g)
+        cost_B, diagnostics = report_4B[0].clone(), (*report_4B[1:].unbind(0), f, g)
         ends_x, ends_y = pairs.ends_x, pairs.ends_y
         ctx.save_for_backward(grad_x, grad_y, ends_x, ends_y)  # type: ignore[arg-type]
         ctx.dtypes = (x.dtype, y.dtype)  # type: ignore[attr-defined]
-        cost_B = cost_B.clone()
         ctx.mark_non_differentiable(*diagnostics)
         return cost_B, *diagnostics
 
