@@ -86,7 +86,7 @@ def compile_kernel(
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
-        command = [_tools(triton) / "cuobjdump", "-res-usage", file.name]
+        command = [str(_tools(triton) / "cuobjdump"), "-res-usage", file.name]
         usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = dict(part.split(":") for part in usage.split() if part.startswith(("REG:", "STACK:")))
     ptx = compiled.asm["ptx"]
