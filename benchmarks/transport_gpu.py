@@ -7,17 +7,18 @@ GPU, `--roofline` prints the predictions and `--compile` what the kernels take o
 """
 
 import argparse
+import json
 import statistics
-import subprocess
-import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from optical_scale.transport import sinkhorn_cost
+from optical_scale.transport.triton.launch import FusedLaunch
 
 
 class Shape(NamedTuple):
@@ -55,11 +56,13 @@ def roofline(shape: Shape, tier: str, iterations: int) -> float:
     # The gradient's product runs twice, for the two halves of the split plan.
     last = 2 * product + gradient
     if tier == "triton_pairs":
-        # Two reductions over registers per iteration: a dependent chain of about 280 clocks each.
+        # Two reductions over registers per iteration: a dependent chain of about 280 clocks each. One launch; vectors
+        # are read again for the gradient, from the cache where they fit; the backward pass scales what was kept.
         waves = -(-shape.B // (2 * PROCESSORS))
         chain = iterations * 2 * 280 / CLOCK * waves
-        work = 2 * elements * iterations / MULTIPLY_ADDS
-        return max(features, product) + exponential + max(work, chain) + product + last + 3 * LAUNCH
+        work = max(2 * elements * iterations / MULTIPLY_ADDS, chain) + exponential
+        again = max(features * MEMORY / CACHE, 2 * product)
+        return max(features, product) + work + again + 3 * gradient + 2 * LAUNCH
     if tier == "triton_stored":
         stored = 2 * elements / (CACHE if 2 * elements < 40e6 else MEMORY)
         reads = 1 if shape.T <= 16_384 else 2
@@ -193,11 +196,14 @@ def peers(tokens: tuple[Tensor, ...], shape: Shape, iterations: int) -> Iterator
     yield "GeomLoss on KeOps", sampled(tokens, loss)
 
 
-def microseconds(call: Callable[[], object], repetitions: int) -> float:
-    for _ in range(3):
+def microseconds(call: Callable[[], object], seconds: float) -> float:
+    """The median over at most 20 calls, or as many as fit the seconds."""
+    started = time.perf_counter()
+    for _ in range(2):
         call()
-    times = []
-    for _ in range(repetitions):
+    torch.cuda.synchronize()
+    times: list[float] = []
+    while len(times) < 3 or (len(times) < 20 and time.perf_counter() - started < seconds):
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         call()
@@ -207,34 +213,72 @@ def microseconds(call: Callable[[], object], repetitions: int) -> float:
     return statistics.median(times)
 
 
-def measure(name: str, shape: Shape, dtype: torch.dtype, iterations: int, repetitions: int) -> None:
-    tokens = make_tokens(shape, dtype)
-    student = tokens[1]
-    exact = None
-    if shape.B * shape.T**2 <= 1 << 26:
-        wide = (tokens[0].double(), student.detach().double().requires_grad_(), *tokens[2:])
-        options = {"epsilon": EPSILON, "iterations": iterations, "backend": "dense", "domain": "log"}
-        exact = torch.autograd.grad(sinkhorn_cost(*wide, **options).cost_B.sum(), wide[1])[0]
-    steps = {"ours, auto": ours(tokens, iterations, "auto")}
+def steps_of_ours(tokens: tuple[Tensor, ...], shape: Shape, iterations: int) -> dict[str, Step]:
     fits = [tier for tier in TIERS if tier != "triton_pairs" or shape.T <= 256]
-    steps |= {f"ours, {tier}": ours(tokens, iterations, tier) for tier in fits}
-    calls = {key: (lambda step=step: torch.autograd.grad(step(), student)) for key, step in steps.items()}
-    calls |= {f"{key}, graph": graphed(step, student) for key, step in steps.items()}
-    calls |= {
-        key: (lambda step=step: torch.autograd.grad(step(), student)) for key, step in peers(tokens, shape, iterations)
-    }
-    print(f"\n({name}) {shape}, {dtype}, {iterations} iterations, epsilon {EPSILON}")
-    print(f"{'method':32s} {'us':>10s} {'x ours':>7s} {'peak MiB':>9s} {'gradient error':>15s}")
-    base = None
-    for key, call in calls.items():
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        result = call()
-        peak = (torch.cuda.max_memory_allocated() - before) / 2**20
-        error = "" if exact is None or result is None else f"{(result[0].double() - exact).norm() / exact.norm():.1e}"
-        time = microseconds(call, repetitions)
-        base = base or time
-        print(f"{key:32s} {time:10.1f} {time / base:7.2f} {peak:9.1f} {error:>15s}")
+    steps = {f"ours, {tier}": ours(tokens, iterations, tier) for tier in fits}
+    if shape.B * shape.T**2 <= 1 << 29:
+        steps["ours, auto"] = ours(tokens, iterations, "auto")
+    return steps
+
+
+def exact_gradient(tokens: tuple[Tensor, ...], shape: Shape, iterations: int) -> Tensor | None:
+    """Of the student, by a float64 solve of as many iterations, where that fits."""
+    if shape.B * shape.T**2 > 1 << 26:
+        return None
+    wide = (tokens[0].double(), tokens[1].detach().double().requires_grad_(), *tokens[2:])
+    options = {"epsilon": EPSILON, "iterations": iterations, "backend": "dense", "domain": "log", "check": False}
+    return torch.autograd.grad(sinkhorn_cost(*wide, **options).cost_B.sum(), wide[1])[0]
+
+
+def measure(name: str, shape: Shape, dtype: torch.dtype, iterations: int, seconds: float) -> list[dict[str, Any]]:
+    """Correctness of every method first, then its times; a method that fails is a row that says so."""
+    tokens = make_tokens(shape, dtype)
+    student, exact = tokens[1], exact_gradient(tokens, shape, iterations)
+    mine = steps_of_ours(tokens, shape, iterations)
+    steps = mine | dict(peers(tokens, shape, iterations))
+    rows = []
+    for key, step in steps.items():
+        row: dict[str, Any] = {"shape": name, "method": key, "dtype": str(dtype), "iterations": iterations}
+        rows.append(row)
+        try:
+            call = lambda step=step: torch.autograd.grad(step(), student)  # noqa: E731
+            gradient = call()[0]
+            if exact is not None:
+                row["gradient_error"] = float((gradient.double() - exact).norm() / exact.norm())
+            del gradient
+            torch.cuda.synchronize()
+            before = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+            row["us"] = microseconds(call, seconds)
+            row["peak_mib"] = (torch.cuda.max_memory_allocated() - before) / 2**20
+            if key in mine:
+                row["graph_us"] = microseconds(graphed(step, student), seconds)
+        except Exception as error:  # A peer that cannot do a shape must not end the run.
+            row["error"] = f"{type(error).__name__}: {error}"[:300]
+    print_rows(name, shape, rows)
+    return rows
+
+
+def best(rows: list[dict[str, Any]]) -> float:
+    """Microseconds of our fastest method, in a CUDA graph or not; infinite if none ran."""
+    own = [row for row in rows if row["method"].startswith("ours")]
+    return min((row[key] for row in own for key in ("us", "graph_us") if key in row), default=float("inf"))
+
+
+def print_rows(name: str, shape: Shape, rows: list[dict[str, Any]]) -> None:
+    fastest = best(rows)
+    print(f"\n({name}) {shape}, epsilon {EPSILON}")
+    print(f"{'method':28s} {'us':>10s} {'graph us':>10s} {'x ours':>7s} {'peak MiB':>9s} {'gradient error':>15s}")
+    for row in rows:
+        if "us" not in row:
+            print(f"{row['method']:28s} failed: {row.get('error')}")
+            continue
+        graph = f"{row['graph_us']:10.1f}" if "graph_us" in row else " " * 10
+        error = f"{row['gradient_error']:15.1e}" if "gradient_error" in row else " " * 15
+        ratio = min(row["us"], row.get("graph_us", row["us"])) / fastest
+        print(f"{row['method']:28s} {row['us']:10.1f} {graph} {ratio:7.2f} {row['peak_mib']:9.1f} {error}")
+    state = "met" if fastest <= shape.target_us else f"missed by {fastest / shape.target_us:.2f}x"
+    print(f"mark {shape.target_us:,.0f} us: best {fastest:,.1f} us, {state}", flush=True)
 
 
 def print_roofline(iterations: int) -> None:
@@ -247,39 +291,15 @@ def print_roofline(iterations: int) -> None:
         print(f"| {name} {shape.B} x {shape.T}², D {shape.D} | {' | '.join(cells)} | {shape.target_us:,.0f} |")
 
 
-def compile_kernel(kernel: object, blocks: dict[str, object], warps: int, pointers: dict[str, str]) -> str:
-    """Registers, spilled bytes and shared memory of a kernel on sm_90; needs no GPU."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    integers = {"B", "N", "M", "D", "E", "T", "count", "rows", "span", "stride_i", "stride_j"}
-    names = kernel.arg_names
-    kinds = {name: pointers.get(name, "i32" if name in integers else "*fp32") for name in names}
-    signature = {name: "constexpr" if name in blocks else kind for name, kind in kinds.items()}
-    aligned = {
-        (at,): [["tt.divisibility", 16]]
-        for at, name in enumerate(names)
-        if signature[name] != "constexpr" and name not in ("B", "count", "stride_j")
-    }
-    source = ASTSource(kernel, signature, {(names.index(name),): value for name, value in blocks.items()}, aligned)
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps, "num_stages": 2})
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        usage = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
-    found = dict(part.split(":") for part in usage.split() if part.startswith(("REG:", "STACK:")))
-    unit = "wgmma" if "wgmma" in compiled.asm["ptx"] else "mma" if "mma.sync" in compiled.asm["ptx"] else "fma"
-    return f"| {found['REG']} | {found['STACK']} | {compiled.metadata.shared} | {unit} |"
-
-
 def print_compiled() -> None:
-    from optical_scale.transport.triton import kernels, pairs
+    from optical_scale.transport.triton import ahead, fused, kernels, pairs
 
     print("| kernel | warps | registers | stack bytes | shared bytes | products |\n|---|---|---|---|---|---|")
     common = {"PRECISION": "ieee", "INTERPRETED": False, "BALANCED": True}
-    half = {"x": "*bf16", "y": "*bf16", "stored": "*bf16", "values": "*bf16", "active": "*i32"}
+    half = dict.fromkeys(("x", "y", "stored", "values", "grad_x", "grad_y"), "*bf16") | {"active": "*i32"}
+    half |= {"mask_x": "*u8", "mask_y": "*u8", "ends_x": "*i64", "ends_y": "*i64", "unit": "fp32"}
+    whole = dict.fromkeys(("MASKED_X", "MASKED_Y", "NEEDS_Y"), True)
+    whole |= dict.fromkeys(("PACKED", "GIVEN_X", "GIVEN_Y", "NEEDS_X"), False)
     tile = {"BN": 128, "BM": 128, "BK": 64}
     cases = [("half step", kernels.half_step, {**tile, "PARTS": 4, "STORED": False, "RESIDENT": False}, 8)]
     cases += [("build", kernels.build, tile, 8)]
@@ -287,6 +307,8 @@ def print_compiled() -> None:
         (f"pairs {T} x {T}", pairs.solve_pairs, {"BN": T, "BM": T, "BK": 64}, 4 if T <= 64 else 8)
         for T in (32, 64, 128)
     ]
+    fits = [FusedLaunch.of(torch.bfloat16, T, T, 384) for T in (32, 64, 128)]
+    cases += [(f"fused {fit.BN} x {fit.BM}", fused.fused_pairs, {**whole, **fit.blocks}, fit.warps) for fit in fits]
     sizes = ((512, 32, 16), (4096, 4, 16), (16384, 1, 16))
     cases += [
         (f"sweep {R} x {BM}", kernels.sweep, {"R": R, "BM": BM, "PANELS": 16, "PARTS": 16}, warps)
@@ -298,7 +320,8 @@ def print_compiled() -> None:
         for log in (False, True):
             chosen = {key: value for key, value in {**common, **blocks, "LOG": log}.items() if key in kernel.arg_names}
             pointers = half | ({"stored": "*fp32"} if log else {})
-            row = compile_kernel(kernel, chosen, warps, pointers)
+            usage = ahead.compile_kernel(kernel, chosen, pointers, warps=warps)
+            row = f"| {usage.registers} | {usage.stack} | {usage.shared} | {usage.products} |"
             print(f"| {name}, {'log' if log else 'exp'} | {warps} {row}", flush=True)
 
 
@@ -306,7 +329,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--iterations", type=int, default=50)
-    parser.add_argument("--repetitions", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement, at most, after two warm calls")
+    parser.add_argument("--budget", type=float, default=540.0, help="seconds after which no further shape is begun")
+    parser.add_argument("--out", type=Path, default=Path("transport_gpu.json"))
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--roofline", action="store_true", help="only print the predictions")
     parser.add_argument("--compile", action="store_true", help="only compile the kernels for sm_90")
@@ -319,9 +344,18 @@ def main() -> None:
         return
     if not torch.cuda.is_available():
         raise SystemExit("No CUDA device: nothing was measured. --roofline and --compile work without one.")
-    print(f"\n{torch.cuda.get_device_name()}, torch {torch.__version__}")
+    started, device = time.monotonic(), torch.cuda.get_device_name()
+    print(f"\n{device}, torch {torch.__version__}")
+    report: dict[str, Any] = {"device": device, "torch": torch.__version__, "epsilon": EPSILON, "rows": []}
     for name in arguments.shapes:
-        measure(name, SHAPES[name], getattr(torch, arguments.dtype), arguments.iterations, arguments.repetitions)
+        if time.monotonic() - started > arguments.budget:
+            print(f"\n({name}) not begun: {arguments.budget:g} seconds are over")
+            continue
+        dtype = getattr(torch, arguments.dtype)
+        report["rows"] += measure(name, SHAPES[name], dtype, arguments.iterations, arguments.seconds)
+        torch.cuda.empty_cache()
+        # After every shape, so that a run that is cut off has left what it measured.
+        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

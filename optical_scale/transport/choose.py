@@ -117,6 +117,35 @@ def choose(problem: TransportProblem, settings: Settings) -> tuple[Choice, Opera
     return Choice(backend, domain, why), build(problem, backend, domain, settings.relaxation, shift=not plain)
 
 
+def fusable(
+    settings: Settings, x: Tensor, y: Tensor, *rest: Tensor | None, longest: tuple[int, int] | None = None
+) -> DomainName | None:
+    """The domain in which one launch may do all of each pair, or None if it takes the general way.
+
+    That launch does what most training steps ask for: balanced plans of cosine costs at one epsilon, a fixed number of
+    iterations, values that nobody checks, no gradient to masses.
+
+    Args:
+        settings: of the solve, with a forced backend.
+        x: (B, N, D) or packed (X, D), and what is tested of ``y`` likewise.
+        y: the other side.
+        rest: masks and masses.
+        longest: tokens of the longest sides of packed pairs.
+    """
+    if settings.backend not in ("triton", "triton_pairs") or settings.check or settings.cost != "cosine":
+        return None
+    if isinstance(settings.epsilon, Tensor) or settings.epsilon_mode != "absolute" or settings.tolerance is not None:
+        return None
+    if settings.rho is not None or settings.mass is not None or settings.relaxation != 1 or settings.schedule:
+        return None
+    plain = 2.0 / settings.epsilon <= PLAIN_RANGE_OVER_EPSILON * (1 + 1e-6)
+    if (settings.domain == "exp" and not plain) or any(t is not None and t.requires_grad for t in rest):
+        return None
+    if not triton.fits_one_launch(x, y, longest):
+        return None
+    return "exp" if plain and settings.domain != "log" else "log"
+
+
 def build(problem: TransportProblem, backend: str, domain: str, relaxation: float, *, shift: bool) -> Operators:
     """The operators of a choice.
 

@@ -16,15 +16,16 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from optical_scale.errors import TransportError
-from optical_scale.transport.choose import BackendName, DomainName, Settings
+from optical_scale.transport.choose import BackendName, DomainName, Settings, fusable
 from optical_scale.transport.dense import DenseLog
 from optical_scale.transport.geometry import CostName
 from optical_scale.transport.implicit import implicit_gradients
 from optical_scale.transport.output import Choice, PlanSummary, column_mass, partial_level, summarise
 from optical_scale.transport.precision import full_precision
-from optical_scale.transport.problem import EpsilonMode, TransportProblem
+from optical_scale.transport.problem import EpsilonMode, TransportProblem, check_shapes
 from optical_scale.transport.sinkhorn import Sinkhorn
 from optical_scale.transport.solve import Solved, Start, pose, run
+from optical_scale.transport.triton.short import ShortPairs, fused_cost
 
 GradientName = Literal["envelope", "unrolled", "implicit"]
 
@@ -124,6 +125,9 @@ def _cost(
     def one(x: Tensor, y: Tensor, *rest: Tensor | None) -> SinkhornCost:
         if gradient == "unrolled":
             return _unrolled(settings, x, y, *rest)
+        domain = fusable(settings, x, y, *rest) if gradient == "envelope" and start is None else None
+        if domain is not None:
+            return _fused(settings, domain, x, y, *rest)
         return _solved(settings, start, gradient == "implicit", x, y, *rest)
 
     with full_precision(x_BND.device):
@@ -175,6 +179,42 @@ def _check_combination(settings: Settings, gradient: str, debias: bool, start: S
         raise TransportError(
             "gradient='unrolled' runs plain iterations from zero; leave relaxation, schedule and start"
         )
+
+
+def _fused(settings: Settings, domain: DomainName, x_BND: Tensor, y_BMD: Tensor, *rest: Tensor | None) -> SinkhornCost:
+    mask_x_BN, mask_y_BM, marginal_x, marginal_y = rest
+    check_shapes(x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
+    (B, N, _), M = x_BND.shape, y_BMD.shape[1]
+    pairs = ShortPairs(B, N, M, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
+    return short_cost(settings, domain, x_BND, y_BMD, pairs)
+
+
+def short_cost(settings: Settings, domain: DomainName, x: Tensor, y: Tensor, pairs: ShortPairs) -> SinkhornCost:
+    """Short pairs solved and differentiated by one launch each.
+
+    Args:
+        settings: that :func:`.choose.fusable` accepts.
+        domain: that it returned.
+        x: (B, N, D), or packed (X, D).
+        y: (B, M, D), or packed (Y, D).
+        pairs: where the tokens are.
+
+    Returns:
+        As :func:`sinkhorn_cost`.
+    """
+    assert not isinstance(settings.epsilon, Tensor), "fusable has seen to it"
+    result = fused_cost(x, y, pairs, epsilon=settings.epsilon, count=settings.iterations, log_domain=domain == "log")
+    error_B = result.marginal_error_B
+    return SinkhornCost(
+        result.cost_B,
+        result.dual_cost_B,
+        error_B,
+        result.effective_matches_B,
+        torch.full_like(error_B, settings.iterations, dtype=torch.int64),
+        Sinkhorn(settings.iterations).converged(error_B),
+        torch.full_like(error_B, settings.epsilon),
+        Choice("triton_pairs", domain, f"{pairs.B} pairs of {pairs.N} x {pairs.M} fused into one launch"),
+    )
 
 
 def _solved(

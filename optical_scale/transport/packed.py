@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from optical_scale.errors import TransportError
-from optical_scale.transport.gradient import SinkhornCost, sinkhorn_cost
+from optical_scale.transport.choose import Settings, fusable
+from optical_scale.transport.gradient import SinkhornCost, short_cost, sinkhorn_cost
 from optical_scale.transport.output import SinkhornOutput
 from optical_scale.transport.solve import solve
+from optical_scale.transport.triton.short import ShortPairs
 
 # Share of a group's kernel entries that must belong to existing tokens.
 _FILLED = 0.75
@@ -119,6 +121,9 @@ def sinkhorn_cost_packed(
     Raises:
         TransportError: as :func:`solve_packed` and ``sinkhorn_cost``.
     """
+    fused = _fused(x_XD, y_YD, cu_seqlens_x, cu_seqlens_y, options)
+    if fused is not None:
+        return fused
     parts = [
         (group.pairs, sinkhorn_cost(*tokens, **chosen))
         for group, tokens, chosen in _groups(x_XD, y_YD, cu_seqlens_x, cu_seqlens_y, options)
@@ -127,6 +132,28 @@ def sinkhorn_cost_packed(
     merged = {name: _in_order([(pairs, getattr(cost, name)) for pairs, cost in parts]) for name in names}
     largest = max(parts, key=lambda part: len(part[0]))[1]
     return replace(largest, **merged)  # type: ignore[arg-type]
+
+
+def _fused(x_XD: Tensor, y_YD: Tensor, cu_x: Tensor, cu_y: Tensor, options: dict[str, Any]) -> SinkhornCost | None:
+    """All pairs in one launch that reads them where they are, if they are short and a Triton backend is forced."""
+    given = dict(options)
+    if not str(given.get("backend", "auto")).startswith("triton"):
+        return None
+    marginals = given.pop("marginal_x", None), given.pop("marginal_y", None)
+    if given.pop("gradient", "envelope") != "envelope" or given.pop("debias", False) or "start" in given:
+        return None
+    lengths_x, lengths_y = _lengths("cu_seqlens_x", cu_x, x_XD)[1], _lengths("cu_seqlens_y", cu_y, y_YD)[1]
+    settings, longest = Settings(**given), (int(lengths_x.max()), int(lengths_y.max()))
+    domain = fusable(settings, x_XD, y_YD, *marginals, longest=longest)
+    # Whatever does not fit together is left to the general way, whose errors say what.
+    fits = [m is None or m.shape == t.shape[:1] for m, t in zip(marginals, (x_XD, y_YD), strict=True)]
+    if domain is None or len(lengths_x) != len(lengths_y) or x_XD.shape[1] != y_YD.shape[1] or not all(fits):
+        return None
+    ends_x, ends_y = (cu.to(x_XD.device, torch.int64) for cu in (cu_x, cu_y))
+    pairs = ShortPairs(
+        len(lengths_x), *longest, marginal_x=marginals[0], marginal_y=marginals[1], ends_x=ends_x, ends_y=ends_y
+    )
+    return short_cost(settings, domain, x_XD, y_YD, pairs)
 
 
 def _in_order(parts: list[tuple[Tensor, Tensor]]) -> Tensor:

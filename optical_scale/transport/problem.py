@@ -127,7 +127,7 @@ def build_problem(
             non-finite vector, a negative mass, no mass, unequal masses of a balanced problem, or more mass to
             move than there is.
     """
-    _check_shapes(x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
+    check_shapes(x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
     geometry = build_geometry(cost, x_BND, y_BMD, mask_x_BN, mask_y_BM)
     geometry.raw = (x_BND.detach(), y_BMD.detach())
     return finish_problem(
@@ -239,7 +239,7 @@ def masses(like_BT: Tensor, mask_BT: Tensor | None, marginal_BT: Tensor | None, 
     return mass_BT / mass_BT.sum(1, keepdim=True).clamp_min(1.0)
 
 
-def _check_shapes(
+def check_shapes(
     x_BND: Tensor,
     y_BMD: Tensor,
     mask_x_BN: Tensor | None,
@@ -247,6 +247,7 @@ def _check_shapes(
     marginal_x: Tensor | None,
     marginal_y: Tensor | None,
 ) -> None:
+    """Raise :class:`TransportError` unless tokens, masks and masses agree; arguments as :func:`build_problem`."""
     for name, x in (("x", x_BND), ("y", y_BMD)):
         if x.ndim != 3 or not x.is_floating_point():
             raise TransportError(f"{name} is {x.dtype} {tuple(x.shape)}; expected floating (pairs, tokens, width)")

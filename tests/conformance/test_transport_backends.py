@@ -1,4 +1,8 @@
-"""What every transport backend must do, in every domain it has. A new backend joins by one line in CONFIGURATIONS."""
+"""What every transport backend must do, in every domain it has. A new backend joins by one line in CONFIGURATIONS.
+
+Triton's backends take the place of the others in a process with TRITON_INTERPRET=1, which
+``tests/unit/transport/test_triton.py`` starts.
+"""
 
 import numpy as np
 import pytest
@@ -6,9 +10,15 @@ import torch
 
 from optical_scale.transport import native, sinkhorn_cost, solve
 from optical_scale.transport.reference import as_array, cost_matrix, exact_cost, pot_entropic_plan, sinkhorn_plan
+from optical_scale.transport.triton.support import interpreted
 from tests.unit.transport.problems import crop, ragged_tokens
 
 CONFIGURATIONS = [("dense", "exp"), ("dense", "log"), ("streamed", "exp"), ("blockwise", "exp"), ("blockwise", "log")]
+if interpreted():
+    TIERS = ("triton_pairs", "triton_stored", "triton_tiles")
+    CONFIGURATIONS = [(tier, domain) for tier in TIERS for domain in ("exp", "log")]
+# In these the exponential domain is for costs without additive terms, and for epsilon from twice as large.
+PLAIN = ("blockwise", "triton_pairs", "triton_stored", "triton_tiles")
 backends = pytest.mark.parametrize(("backend", "domain"), CONFIGURATIONS, ids=lambda value: str(value))
 # The smallest epsilon each configuration promises for cosine costs.
 SMALLEST = {"exp": 0.01, "log": 0.005}
@@ -17,10 +27,19 @@ SMALLEST = {"exp": 0.01, "log": 0.005}
 @pytest.fixture(autouse=True, params=["compiled", "plain"])
 def sweeps(request, monkeypatch):
     """Everything holds with the compiled sweeps and without them."""
-    if request.param == "plain":
+    if interpreted():
+        if request.param == "plain":
+            pytest.skip("the kernels have no use for the compiled sweeps")
+    elif request.param == "plain":
         monkeypatch.setattr(native, "sweeps", lambda: None)
     elif native.sweeps() is None:
         pytest.skip("no C compiler")
+
+
+def patient():
+    """Hundreds of iterations are for backends that take microseconds for one; the interpreter takes milliseconds."""
+    if interpreted():
+        pytest.skip("too slow in the interpreter")
 
 
 def tokens():
@@ -31,7 +50,7 @@ def tokens():
 @pytest.mark.parametrize("epsilon", [0.005, 0.01, 0.02, 0.1, 1.0])
 @pytest.mark.parametrize("iterations", [1, 10])
 def test_plan_equals_the_float64_reference_at_any_iteration_count(backend, domain, epsilon, iterations):
-    if epsilon < SMALLEST[domain] * (2 if (backend, domain) == ("blockwise", "exp") else 1):
+    if epsilon < SMALLEST[domain] * (2 if domain == "exp" and backend in PLAIN else 1):
         pytest.skip("below what this configuration promises")
     batch = tokens()
     out = solve(*batch, epsilon=epsilon, iterations=iterations, backend=backend, domain=domain)
@@ -52,6 +71,7 @@ def test_plan_equals_the_float64_reference_at_any_iteration_count(backend, domai
 @backends
 @pytest.mark.parametrize("rho", [None, 0.2])
 def test_plan_equals_pot_at_convergence(backend, domain, rho):
+    patient()
     batch = tokens()
     out = solve(*batch, epsilon=0.05, iterations=1000, rho=rho, backend=backend, domain=domain)
     for pair in range(3):
@@ -67,6 +87,7 @@ def test_plan_equals_pot_at_convergence(backend, domain, rho):
 
 @backends
 def test_marginals_are_met_and_zero_masses_get_nothing(backend, domain):
+    patient()
     batch = tokens()
     a_BN = batch.mask_x_BN * torch.tensor([0.5, 0.0, 2.0, 1.0, 1.0, 0.0, 3.0, 1.0, 1.0])
     b_BM = batch.mask_y_BM * torch.tensor([1.0, 0.0, 4.0, 1.0, 0.0, 1.0, 2.0])
@@ -112,7 +133,7 @@ def test_padding_cropping_and_permutation_change_nothing(backend, domain):
 @pytest.mark.parametrize("cost", ["cosine", "sqeuclidean", "dot"])
 @pytest.mark.parametrize("rho", [None, 0.5])
 def test_gradient_equals_autograd_of_the_detached_plan(backend, domain, cost, rho):
-    if backend == "blockwise" and domain == "exp" and cost == "sqeuclidean":
+    if backend in PLAIN and domain == "exp" and cost == "sqeuclidean":
         pytest.skip("additive costs are a matter of the log domain")
     batch = tokens()
     # Short vectors: within the exponential domain's range for unbounded costs too.
@@ -177,6 +198,7 @@ def test_two_runs_are_bitwise_equal(backend, domain):
 
 @backends
 def test_tolerance_freezes_each_pair_on_its_own(backend, domain):
+    patient()
     batch = tokens()
     common = {"epsilon": 0.05, "iterations": 400, "tolerance": 1e-4, "backend": backend, "domain": domain}
     whole = solve(*batch, **common)

@@ -2,6 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 from optical_scale.errors import TransportError
 from optical_scale.transport.problem import TransportProblem
 from optical_scale.transport.triton.launch import (
@@ -12,7 +15,8 @@ from optical_scale.transport.triton.launch import (
     processors,
     workspace_limit,
 )
-from optical_scale.transport.triton.support import require
+from optical_scale.transport.triton.short import DTYPES
+from optical_scale.transport.triton.support import require, unavailable
 
 if TYPE_CHECKING:
     from optical_scale.transport.triton.operators import TritonOperators
@@ -52,6 +56,22 @@ def choose_tier(problem: TransportProblem, backend: str, *, log_domain: bool) ->
     if needed <= limit:
         return "stored", f"{size}, within {limit >> 20} MiB"
     return "tiles", f"{size}, above {limit >> 20} MiB, so its tiles are recomputed"
+
+
+def fits_one_launch(x: Tensor, y: Tensor, longest: tuple[int, int] | None = None) -> bool:
+    """Whether pairs of two tensors fit the registers of one program each, and the kernel can run on them.
+
+    Args:
+        x: (B, N, D), or packed (X, D) with ``longest`` given.
+        y: (B, M, D) or (Y, D).
+        longest: tokens of the longest sides.
+    """
+    if x.ndim != (3 if longest is None else 2) or y.ndim != x.ndim or y.dtype != x.dtype or x.dtype not in DTYPES:
+        return False
+    if unavailable(x.device, torch.float32) is not None:
+        return False
+    N, M = (x.shape[1], y.shape[1]) if longest is None else longest
+    return max(N, M) <= OWNED_TOKENS and power_of_two(N) * power_of_two(M) <= PAIR_ELEMENTS
 
 
 def build(problem: TransportProblem, tier: Tier, *, log_domain: bool) -> "TritonOperators":

@@ -101,3 +101,40 @@ def column_parts(device: torch.device, programs: int, columns: int, BM: int) -> 
     parts = min(blocks, 8, divide_up(processors(device), programs))
     span = divide_up(blocks, parts) * BM
     return divide_up(columns, span), span
+
+
+@dataclass(frozen=True, slots=True)
+class FusedLaunch:
+    """Blocks of the launch that does all of a short pair; see :data:`FUSED`."""
+
+    BN: int
+    BM: int
+    BK: int
+    warps: int
+    stages: int
+
+    @classmethod
+    def of(cls, dtype: torch.dtype, N: int, M: int, D: int) -> "FusedLaunch":
+        """The row of the table for pairs of at most N x M tokens."""
+        BN, BM = power_of_two(N), power_of_two(M)
+        half = dtype != torch.float32
+        warps, depth = next(row[1:] for row in FUSED[half] if row[0] >= BN * BM)
+        return cls(BN, BM, power_of_two(D, most=depth), warps, stages=2)
+
+    @property
+    def blocks(self) -> dict[str, int]:
+        """As the kernel's compile-time arguments."""
+        return {"BN": self.BN, "BM": self.BM, "BK": self.BK}
+
+
+# Elements of a pair at most, warps, and the depth of one product; by whether vectors are in half precision.
+# A program's registers: 65,536 on a multiprocessor, at most 255 a thread. The kernel matrix alone takes
+#   64 x 64   at 4 warps (128 threads)    4,096 / 128 =  32 registers a thread,
+#   128 x 128 at 8 warps (256 threads)   16,384 / 256 =  64, twice that while plan and cosines exist side by side,
+# and 8 warps of at most 255 are 65,280: one such program per multiprocessor, as four to eight of the first.
+# Shared memory, of 227 KiB a block: stages x (BN + BM) x BK elements of vectors, 2 x 256 x 64 x 2 bytes = 64 KiB for
+# the largest half-precision pair, 2 x 256 x 32 x 4 = 64 KiB in float32; the transposed plan adds BN x BM x 4 = 64 KiB.
+FUSED: dict[bool, tuple[tuple[int, int, int], ...]] = {
+    True: ((32 * 32, 2, 64), (64 * 64, 4, 64), (PAIR_ELEMENTS, 8, 64)),
+    False: ((32 * 32, 2, 32), (64 * 64, 4, 32), (PAIR_ELEMENTS, 8, 16)),
+}

@@ -16,12 +16,15 @@ installed = importlib.util.find_spec("triton") is not None
 needs_triton = pytest.mark.skipif(not installed, reason="Triton is not installed; the dev extra has it")
 
 
+ROOT = Path(__file__).parents[3]
+
+
 @needs_triton
-def test_kernels_in_the_interpreter():
-    folder = Path(__file__).parent / "triton"
+@pytest.mark.parametrize("tests", ["tests/unit/transport/triton", "tests/conformance/test_transport_backends.py"])
+def test_kernels_in_the_interpreter(tests):
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder],
-        cwd=folder.parents[3],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests],
+        cwd=ROOT,
         env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
