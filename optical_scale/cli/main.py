@@ -16,7 +16,20 @@ from optical_scale import __version__
 from optical_scale.errors import OpticalScaleError
 from optical_scale.runtime.log import configure
 
-VERBS = ("convert", "verify", "tokenizer", "plan", "cache", "train", "evaluate", "study", "export", "demo", "doctor")
+VERBS = (
+    "convert",
+    "verify",
+    "tokenizer",
+    "plan",
+    "cache",
+    "train",
+    "launch",
+    "evaluate",
+    "study",
+    "export",
+    "demo",
+    "doctor",
+)
 
 USER_ERROR = 2
 INTERRUPTED = 130
