@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PretrainedConfig
-from transformers.utils import logging
+from transformers import AutoConfig, PretrainedConfig
 
 from optical_scale.batch import PatchBatch, TokenBatch, TokenStates
 from optical_scale.errors import ConfigError
@@ -90,45 +89,8 @@ def token_states(x_BTD: Tensor, batch: TokenBatch | PatchBatch) -> TokenStates:
     return TokenStates(x_BTD, mask_BT, attention_BT)
 
 
-def build_backbone(architecture: dict[str, Any], **overrides: Any) -> nn.Module:
-    """A randomly initialised backbone from a Hugging Face configuration.
-
-    Raises:
-        ConfigError: the configuration is not understood by transformers.
-    """
-    values = {**architecture, **overrides}
-    model_type = values.pop("model_type")
-    try:
-        config = AutoConfig.for_model(model_type, **values)
-        return from_config(config)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"backbone.architecture: transformers refuses model_type {model_type!r}: {error}") from error
-
-
-def load_backbone(folder: Path) -> nn.Module:
-    """A pretrained backbone from a local folder.
-
-    Raises:
-        ConfigError: the folder or its config.json is missing, or weights do not load.
-    """
-    if not (folder / "config.json").is_file():
-        raise ConfigError(
-            f"backbone.pretrained: {folder} has no config.json; expected a Hugging Face model folder. "
-            "Give the folder that `save_pretrained` or `optical-scale export` wrote"
-        )
-    # Its report lists the pooler we leave out, and its bar would appear once per rank.
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        loaded: nn.Module = AutoModel.from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32, **_no_pooler(folder)
-        )
-        return loaded
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"backbone.pretrained: weights in {folder} do not load: {error}") from error
-
-
-def _no_pooler(folder: Path) -> dict[str, Any]:
+def pooler_option(folder: Path) -> dict[str, Any]:
+    """Arguments that make the model of ``folder`` come without a pooler."""
     return _pooler_option(AutoConfig.from_pretrained(folder, local_files_only=True))
 
 

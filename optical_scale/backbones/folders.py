@@ -20,7 +20,7 @@ _LINEAR = ("torch.nn.modules.linear.Identity", "torch.nn.Identity")
 
 def backbone_folder(folder: Path) -> Path:
     """Where config.json, weights and tokenizer are: ``folder``, or its Transformer module's subfolder."""
-    for path, kind in _modules(folder):
+    for path, kind in list_modules(folder):
         if kind == "Transformer":
             return path
     return folder
@@ -33,7 +33,7 @@ def read_contract(folder: Path) -> EncoderContract | None:
         ConfigError: modules that a linear map of token vectors cannot stand for.
     """
     own = EncoderContract.read(folder)
-    modules = _modules(folder)
+    modules = list_modules(folder)
     if own is not None or not modules:
         return own
     dense = [(path, _json(path / "config.json")) for path, kind in modules if kind == "Dense"]
@@ -62,7 +62,7 @@ def read_contract(folder: Path) -> EncoderContract | None:
     return EncoderContract("text", int(limit or 0), prompts.pop() if len(prompts) == 1 else "", head)
 
 
-def _modules(folder: Path) -> list[tuple[Path, str]]:
+def list_modules(folder: Path) -> list[tuple[Path, str]]:
     """Folder and class name of every module, in order; empty if ``folder`` lists none."""
     listed = _json(folder / "modules.json") or []
     return [(folder / item["path"], item["type"].rpartition(".")[2]) for item in listed]

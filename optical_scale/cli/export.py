@@ -16,8 +16,12 @@ EPILOG = """examples:
     optical-scale export runs/multi30k --output exported/small 'trim_to=[shards/de, shards/fr]'
   with licences of the corpora and the gap of an evaluation in the model card:
     optical-scale export runs/multi30k --output exported/final report=report/report.json corpora.europarl=cc0-1.0
+  an image student beside the text student of the same teacher, and an ONNX graph, pushed to the hub:
+    optical-scale export runs/images --output exported/both layout=vision_text text=exported/multi30k onnx=true \\
+        push_to=me/both
 
-The folder appears only after it has been loaded again and gave the embeddings of the training engine.
+Low-rank adapters are merged. The folder appears only after it has been loaded again and gave the embeddings of the
+training engine.
 """
 
 
@@ -47,4 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     fields = [f"{name}={json.dumps(value)}" for name, value in given.items()]
     report = export(load(ExportConfig, None, [*fields, *arguments.overrides]))
     print(f"{report.folder}: {report.parameters:,} parameters in {report.shards} files, {report.verification}")
+    if report.onnx:
+        print(f"onnx/model.onnx: {report.onnx}")
+    if report.pushed:
+        print(f"pushed to {report.pushed}")
     return 0

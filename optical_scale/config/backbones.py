@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from optical_scale.config.schema import Schema
 
@@ -50,6 +50,24 @@ class TextBackbone(Schema):
         if self.vocabulary != "keep" and self.tokenizer is None:
             raise ValueError(f"`vocabulary: {self.vocabulary}` needs `tokenizer`, the new tokenizer's folder")
         return self
+
+
+class Lora(Schema):
+    """Low-rank adapters beside the linear layers of a frozen backbone (arXiv 2106.09685)."""
+
+    rank: PositiveInt = 16
+    """Of the added matrices; more learns more and needs more memory."""
+    alpha: PositiveFloat = 32.0
+    """The update is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability on the adapters' inputs."""
+    targets: Annotated[list[str], Field(min_length=1)] | None = None
+    """Ends of the names of linear layers, for example [query, value]; null adapts all."""
+
+    @property
+    def scale(self) -> float:
+        """What the product of the added matrices is multiplied by."""
+        return self.alpha / self.rank
 
 
 class VisionBackbone(Schema):

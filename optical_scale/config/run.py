@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from optical_scale.config.backbones import Backbone, TextBackbone, VisionBackbone
+from optical_scale.config.backbones import Backbone, Lora, TextBackbone, VisionBackbone
 from optical_scale.config.engine import StudentEngine, TeacherEngine
 from optical_scale.config.evaluations import BitextRetrieval, Evaluation, Groups
 from optical_scale.config.objectives import Objective
@@ -45,8 +45,18 @@ class Student(Schema):
 
     backbone: Backbone
     """Where it starts."""
+    lora: Lora | None = None
+    """Train low-rank adapters and the head, and freeze the rest; export merges them. null trains all weights."""
+    freeze: list[str] = []
+    """Parts of the backbone that keep their values, for example [embeddings] or [embeddings, encoder.layer.0]."""
     engine: StudentEngine = StudentEngine()
     """How it is sharded."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Student":
+        if self.lora is not None and self.freeze:
+            raise ValueError("`lora` freezes the whole backbone already; leave `freeze` out")
+        return self
 
 
 class TrainConfig(Schema):

@@ -9,9 +9,10 @@ the stage. The layouts are those of DeepSpeed 0.19:
   flat vectors. Frozen parameters are cut the same way and stand in the files of model states.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from optical_scale.engine.archive import Archive, Foreign
+from optical_scale.engine.frozen import read_frozen
 from optical_scale.engine.student import TAG
 from optical_scale.errors import CheckpointError
 
@@ -44,18 +46,33 @@ class StoredTensor:
         shape: of the whole.
         dtype: of its pieces; floating-point tensors come as fp32.
         runs: where its elements are, in order.
+        digest: SHA-256 of the elements as fp32, recorded of frozen parameters.
     """
 
     names: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: torch.dtype
     runs: tuple[_Run, ...]
+    digest: str | None = None
 
     def pieces(self) -> Iterator[Tensor]:
-        """The elements in order, flat, at most :data:`PIECE` at a time."""
+        """The elements in order, flat, at most :data:`PIECE` at a time.
+
+        Raises:
+            CheckpointError: after the last one, if a frozen parameter is not what the checkpoint recorded.
+        """
+        found = hashlib.sha256()
         for archive, tensor, start, stop in self.runs:
             for first in range(start, stop, PIECE):
-                yield archive.read(tensor, first, min(first + PIECE, stop)).to(self.dtype)
+                piece = archive.read(tensor, first, min(first + PIECE, stop)).to(self.dtype)
+                if self.digest is not None:
+                    found.update(piece.numpy().data)
+                yield piece
+        if self.digest is not None and found.hexdigest() != self.digest:
+            raise CheckpointError(
+                f"{self.runs[0].archive.path}: frozen parameter {self.names[0]} has other values than training "
+                "recorded; use another checkpoint"
+            )
 
     def read(self) -> Tensor:
         """The whole tensor."""
@@ -92,6 +109,10 @@ class StoredModel:
             raise CheckpointError(
                 f"{folder} was not written by this project's training: {error!r}; expected DeepSpeed 0.19's layout"
             ) from error
+        recorded = read_frozen(folder)
+        if lost := set(recorded) - {name for stored in self.tensors for name in stored.names}:
+            raise CheckpointError(f"{folder}: frozen parameter {min(lost)} is recorded but not stored; copy it again")
+        self.tensors = [replace(stored, digest=recorded.get(stored.names[0])) for stored in self.tensors]
         for stored in self.tensors:
             if 0 in stored.shape:
                 raise CheckpointError(

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
 from optical_scale.backbones.encoder import model_inputs, token_states
 from optical_scale.batch import PatchBatch, TokenBatch, TokenStates
+from optical_scale.engine.frozen import FROZEN_FILE, check_frozen, frozen_digests
 from optical_scale.errors import CheckpointError, EngineError
+from optical_scale.runtime.files import write_json
 
 TAG = "student"
 
@@ -58,6 +61,7 @@ class StudentEngine:
         optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=betas)
         self.module = module
         self.device = device
+        self._frozen: dict[str, str] | None = None
         self._engine, _, _, self._schedule = deepspeed.initialize(
             model=module,
             optimizer=optimizer,
@@ -125,12 +129,16 @@ class StudentEngine:
         """Write this rank's share of weights and optimizer below ``folder``; all ranks enter together."""
         if not self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False):
             raise EngineError(f"DeepSpeed could not write a checkpoint to {folder}; see its messages above")
+        if self._frozen is None:
+            self._frozen = frozen_digests(self.module)
+        if dist.get_rank() == 0:
+            write_json(folder / TAG / FROZEN_FILE, self._frozen)
 
     def load(self, folder: Path) -> None:
         """Restore what :meth:`save` wrote, on the same number of ranks, or its universal form on any.
 
         Raises:
-            CheckpointError: DeepSpeed finds no checkpoint there.
+            CheckpointError: DeepSpeed finds no checkpoint there, or frozen parameters have other values than then.
         """
         universal = self._engine.load_universal_checkpoint()
         adamw = self._engine.optimizer.optimizer if universal else None
@@ -138,6 +146,8 @@ class StudentEngine:
         path, _ = self._engine.load_checkpoint(str(folder), tag=TAG)
         if path is None:
             raise CheckpointError(f"{folder} holds no DeepSpeed checkpoint named {TAG!r}")
+        self._frozen = frozen_digests(self.module)
+        check_frozen(folder / TAG, self._frozen)
         if adamw:
             _mend(adamw, settings, self._schedule.get_last_lr())
 
@@ -171,11 +181,16 @@ def _parameter_groups(
     own = {id(parameter) for parameter in tokens}
     rest = [p for p in module.parameters() if p.requires_grad and id(p) not in own]
     groups = [
-        {"params": [p for p in rest if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in rest if _dimensions(p) > 1], "weight_decay": weight_decay},
+        {"params": [p for p in rest if _dimensions(p) <= 1], "weight_decay": 0.0},
         {"params": [p for p in tokens if p.requires_grad], "weight_decay": 0.0, "lr": learning_rate * embedding_rate},
     ]
     return [group for group in groups if group["params"]]
+
+
+def _dimensions(parameter: nn.Parameter) -> int:
+    """Also of a parameter that was partitioned before, whose own shape is empty."""
+    return len(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def _pad(tensor_BT: Tensor, length: int, value: int = 0) -> Tensor:

@@ -1,9 +1,11 @@
 """A student checkpoint rewritten for another number of processes."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from optical_scale.engine.frozen import FROZEN_FILE
 from optical_scale.engine.student import TAG
 from optical_scale.errors import CheckpointError
 from optical_scale.runtime.files import folder_appears
@@ -34,3 +36,5 @@ def write_universal(checkpoint: Path, output: Path) -> None:
         if done.returncode:
             words = " ".join((done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-3:])
             raise CheckpointError(f"{checkpoint} could not be rewritten for another number of processes: {words}")
+        if (checkpoint / TAG / FROZEN_FILE).is_file():
+            shutil.copyfile(checkpoint / TAG / FROZEN_FILE, temporary / TAG / FROZEN_FILE)

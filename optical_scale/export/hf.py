@@ -1,7 +1,6 @@
 """Checkpoints to Hugging Face folders, a piece of a tensor in memory at a time."""
 
 import json
-import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,26 +14,36 @@ from optical_scale.backbones.skeleton import skeleton, tied_names
 from optical_scale.engine.consolidate import StoredModel, StoredTensor
 from optical_scale.errors import CheckpointError, ExportError
 from optical_scale.export import pylate, sentence_transformers
+from optical_scale.export.adapters import MergedTensor, merge_adapters
 from optical_scale.export.model_card import CardFacts, model_card
+from optical_scale.export.onnx import require_onnx, write_onnx
 from optical_scale.export.source import check_files
 from optical_scale.export.verify import Verification, verify
+from optical_scale.export.vision_text import VISION, add_text_tower
 from optical_scale.export.vocabulary import Texts, trim_vocabulary
 from optical_scale.export.weights import Weight, plan_files, write_file, write_files
 from optical_scale.runtime.files import folder_appears, write_atomic, write_json
 
-logger = logging.getLogger(__name__)
-
 Dtype = Literal["float32", "bfloat16", "float16"]
-Layout = Literal["sentence_transformers", "pylate"]
+Layout = Literal["sentence_transformers", "pylate", "vision_text"]
+
+
+class TextTower(NamedTuple):
+    """A text encoder to join: its folder, and what its inputs were in training if the folder does not say."""
+
+    folder: Path
+    contract: EncoderContract
 
 
 class ExportReport(NamedTuple):
-    """What was written: the folder, elements of all tensors, weight files, and how the reload compared."""
+    """What was written: folder, elements of all tensors, weight files, how reload and graph compared, where it went."""
 
     folder: Path
     parameters: int
     shards: int
     verification: Verification
+    onnx: Verification | None = None
+    pushed: str | None = None
 
 
 def export_huggingface(
@@ -46,6 +55,9 @@ def export_huggingface(
     max_shard_bytes: int = 5_000_000_000,
     texts: Texts | None = None,
     trained_in: str = "fp32",
+    adapter_scale: float | None = None,
+    text: TextTower | None = None,
+    onnx: bool = False,
     card: CardFacts | None = None,
 ) -> ExportReport:
     """Write a folder that transformers loads, and for text the library of ``layout`` too; it appears only if verified.
@@ -55,37 +67,49 @@ def export_huggingface(
         output: folder to create.
         dtype: of the weights.
         layout: what a text encoder's folder is besides: sentence-transformers with mean pooling, or PyLate, which
-            sentence-transformers' multi-vector class reads as well.
+            sentence-transformers' multi-vector class reads as well. ``vision_text`` joins an image encoder to ``text``.
         max_shard_bytes: a weight file ends before it exceeds this.
         texts: keep only the pieces of the vocabulary that occur in them; None keeps all.
         trained_in: precision of the training engine (``fp32``, ``bf16``, ``fp16``), which computed the reference.
+        adapter_scale: what the product of low-rank adapters is multiplied by before they are merged; None if the
+            student was trained without.
+        text: the other tower, for the layout ``vision_text``.
+        onnx: write the encoder as an ONNX graph besides.
         card: for README.md; None leaves it out.
 
     Raises:
         CheckpointError: the checkpoint is damaged.
         ExportError: ``output`` exists, or the reloaded folder does not give the reference embeddings.
     """
+    if onnx:
+        require_onnx()
     try:
         with folder_appears(output) as folder:
             check_files(checkpoint)
             contract = EncoderContract.read(checkpoint / "assets")
             assert contract is not None, "check_files saw encoder.json"
-            _copy_assets(checkpoint / "assets", folder, dtype)
+            if (text is None) != (layout != "vision_text") or (text is not None and contract.kind != "vision"):
+                raise ExportError(f"{checkpoint} holds a {contract.kind} encoder; layout vision_text is for images")
+            tower = folder / VISION if text else folder
+            _copy_assets(checkpoint / "assets", tower, dtype)
             reference = checkpoint / "reference.safetensors"
-            new_ids_V = None if texts is None else trim_vocabulary(folder, contract, texts, reference)
+            new_ids_V = None if texts is None else trim_vocabulary(tower, contract, texts, reference)
             parameters, shards = _write_weights(
-                checkpoint, folder, getattr(torch, dtype), max_shard_bytes, contract, layout, new_ids_V
+                checkpoint, tower, getattr(torch, dtype), max_shard_bytes, contract, layout, new_ids_V, adapter_scale
             )
-            verification = verify(folder, reference, dtype=dtype, trained_in=trained_in, new_ids_V=new_ids_V)
+            verification = verify(tower, reference, dtype=dtype, trained_in=trained_in, new_ids_V=new_ids_V)
+            graph = write_onnx(tower, reference, trained_in=trained_in, new_ids_V=new_ids_V) if onnx else None
+            if text is not None:
+                add_text_tower(folder, *text)
             if card is not None:
                 write_atomic(folder / "README.md", model_card(card, contract, parameters, verification, layout))
     except FileExistsError as error:
         raise ExportError(f"{error}; nothing was written. Choose another output, or delete that folder") from error
-    logger.info("%s: %s parameters in %d files, %s", output, f"{parameters:,}", shards, verification)
-    return ExportReport(output, parameters, shards, verification)
+    return ExportReport(output, parameters, shards, verification, graph)
 
 
 def _copy_assets(assets: Path, folder: Path, dtype: Dtype) -> None:
+    folder.mkdir(exist_ok=True)
     for path in sorted(assets.iterdir()):
         shutil.copyfile(path, folder / path.name)
     config = json.loads((assets / "config.json").read_text(encoding="utf-8"))
@@ -115,11 +139,12 @@ def _write_weights(
     contract: EncoderContract,
     layout: Layout,
     new_ids_V: Tensor | None,
+    adapter_scale: float | None,
 ) -> tuple[int, int]:
     """Returns the number of parameters and of weight files."""
     dense = _write_layout(folder, contract, layout)
     model = StoredModel(checkpoint)
-    backbone, head = _weights(checkpoint, folder, model.tensors, dtype, new_ids_V)
+    backbone, head = _weights(checkpoint, folder, merge_adapters(model.tensors, adapter_scale), dtype, new_ids_V)
     expected = {"linear.weight", *["linear.bias"] * contract.head["bias"]} if contract.head else set()
     if {weight.name for weight in head} != expected:
         found = sorted(weight.name.removeprefix("linear.") for weight in head)
@@ -135,7 +160,11 @@ def _write_weights(
 
 
 def _weights(
-    checkpoint: Path, folder: Path, tensors: Sequence[StoredTensor], dtype: torch.dtype, new_ids_V: Tensor | None
+    checkpoint: Path,
+    folder: Path,
+    tensors: Sequence[StoredTensor | MergedTensor],
+    dtype: torch.dtype,
+    new_ids_V: Tensor | None,
 ) -> tuple[list[Weight], list[Weight]]:
     """The tensors of the backbone and of the head, under the names of the export."""
     backbone: list[Weight] = []

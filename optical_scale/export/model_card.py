@@ -7,7 +7,7 @@ from typing import Any, Literal
 import yaml
 
 from optical_scale.backbones.encoder import EncoderContract
-from optical_scale.export.usage import use_late_interaction, use_text, use_vision
+from optical_scale.export.usage import use_late_interaction, use_text, use_vision, use_vision_text
 from optical_scale.export.verify import Verification
 
 
@@ -50,10 +50,12 @@ def model_card(
     contract: EncoderContract,
     parameters: int,
     verification: Verification,
-    layout: Literal["sentence_transformers", "pylate"] = "sentence_transformers",
+    layout: Literal["sentence_transformers", "pylate", "vision_text"] = "sentence_transformers",
 ) -> str:
     """The card as Markdown with a YAML block that the Hub and sentence-transformers understand."""
-    use = use_vision if contract.kind == "vision" else use_late_interaction if layout == "pylate" else use_text
+    use = use_late_interaction if layout == "pylate" else use_text
+    if contract.kind == "vision":
+        use = use_vision_text if layout == "vision_text" else use_vision
     sections = [
         _metadata(facts, contract, layout),
         f"# {facts.name}\n",
@@ -73,8 +75,9 @@ def model_card(
 
 def _metadata(facts: CardFacts, contract: EncoderContract, layout: str) -> str:
     text = contract.kind == "text"
-    library = "transformers" if not text else "PyLate" if layout == "pylate" else "sentence-transformers"
-    extra = ["sentence-transformers", "multilingual"] if text else []
+    both = layout == "vision_text"
+    library = "PyLate" if text and layout == "pylate" else "sentence-transformers" if text or both else "transformers"
+    extra = ["sentence-transformers", "multilingual"] if text or both else []
     extra += ["PyLate", "ColBERT", "multi-vector"] if text and layout == "pylate" else []
     values: dict[str, Any] = {
         "license": facts.license,

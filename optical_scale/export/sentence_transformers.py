@@ -31,8 +31,15 @@ def write_layout(folder: Path, contract: EncoderContract, width: int) -> Path:
     if contract.normalize:
         modules.append((f"{len(modules)}_Normalize", "Normalize"))
     write_modules(folder, [(path, f"sentence_transformers.models.{kind}") for path, kind in modules], contract)
+    write_pooling(folder / "1_Pooling", width)
+    write_json(folder / "config_sentence_transformers.json", {**prompts(contract), "similarity_fn_name": "cosine"})
+    return folder / DENSE
+
+
+def write_pooling(folder: Path, width: int) -> None:
+    """Write the configuration of a mean over ``width`` wide token vectors."""
     write_json(
-        folder / "1_Pooling" / "config.json",
+        folder / "config.json",
         {
             "word_embedding_dimension": width,
             "pooling_mode_cls_token": False,
@@ -41,8 +48,6 @@ def write_layout(folder: Path, contract: EncoderContract, width: int) -> Path:
             "pooling_mode_mean_sqrt_len_tokens": False,
         },
     )
-    write_json(folder / "config_sentence_transformers.json", {**prompts(contract), "similarity_fn_name": "cosine"})
-    return folder / DENSE
 
 
 def write_modules(folder: Path, modules: list[tuple[str, str]], contract: EncoderContract) -> None:

@@ -11,6 +11,15 @@ from optical_scale.runtime.log import progress
 
 _NEEDED = ("assets/config.json", f"assets/{CONTRACT_FILE}", "reference.safetensors", "train_state.json", "config.yaml")
 
+_THEIRS = {
+    "a model of transformers, which needs no export": "config.json",
+    "a checkpoint of plain DeepSpeed (zero_to_fp32.py converts that)": "global_step*/*_model_states.pt",
+    "a checkpoint of Lightning": "*.ckpt",
+    "a distributed checkpoint of torch": ".metadata",
+    "weights without a description": "*.safetensors",
+}
+"""What people may take for a checkpoint of a run, and a pattern that gives it away."""
+
 
 def choose_checkpoint(path: Path) -> Path:
     """The step folder that ``path`` is, or the newest complete one of the run that ``path`` is.
@@ -23,7 +32,9 @@ def choose_checkpoint(path: Path) -> Path:
     if (path / "files.json").is_file() or path.name.startswith("step_"):
         steps = [path]
     else:
-        steps = sorted([*path.glob("checkpoints/step_*"), *path.glob("step_*")])
+        steps = sorted(
+            [*path.glob("checkpoints/step_*"), *path.glob("step_*")], key=lambda step: (len(step.name), step.name)
+        )
     complete = [step for step in steps if (step / "COMPLETE").is_file()]
     if complete:
         return complete[-1]
@@ -33,8 +44,10 @@ def choose_checkpoint(path: Path) -> Path:
             f"{path}: {names} has no COMPLETE file, so saving was interrupted; export another checkpoint, or continue "
             "the run with the same train command"
         )
+    theirs = [what for what, name in _THEIRS.items() if any(path.glob(name))]
     raise CheckpointError(
-        f"{path} holds no checkpoint; expected checkpoints/step_000100/ or so, as `optical-scale train` writes them"
+        f"{path} holds {theirs[0] + ', and ' if theirs else ''}no checkpoint of this project; expected "
+        "checkpoints/step_000100/ or so, as `optical-scale train` writes them"
     )
 
 

@@ -99,3 +99,21 @@ def _continue(name: str, contract: EncoderContract) -> str:
 backbone: {{"kind": "text", "pretrained": "{name}", "max_tokens": {contract.max_tokens}{prefix}}}
 ```
 """
+
+
+def use_vision_text(name: str, contract: EncoderContract) -> str:
+    """Both towers with sentence-transformers, each by itself with transformers."""
+    return f"""With sentence-transformers 6, images and texts in one space:
+
+```python
+from PIL import Image
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("{name}")
+images = model.encode([Image.open("photo.jpg")])
+texts = model.encode(["a photo", "una foto"])
+print(model.similarity(images, texts))
+```
+
+`vision/` and `text/` are complete folders of their own, for transformers' `AutoModel` and for optical-scale.
+"""

@@ -32,6 +32,11 @@ class Verification(NamedTuple):
     difference: float
     allowed: float
 
+    @property
+    def holds(self) -> bool:
+        """Not more than allowed; NaN is more."""
+        return self.difference <= self.allowed
+
     def __str__(self) -> str:
         return f"largest difference to the trained embeddings {self.difference:.3g} (allowed {self.allowed:.3g})"
 
@@ -77,7 +82,7 @@ def verify(
     """
     tensors, texts = Reference.read(reference)
     expected_BTD = tensors["x_BTD"]
-    batch = _batch(tensors, new_ids_V)
+    batch = reference_batch(tensors, new_ids_V)
     found_BTD = _encode(folder, batch)
     if isinstance(batch, TokenBatch) and texts:
         _check_tokens(folder, texts, batch)
@@ -88,15 +93,29 @@ def verify(
         )
     # Vectors at padding are never used, and kernels may leave anything there.
     valid_BT = batch.attention_BT if isinstance(batch, TokenBatch) else torch.ones(expected_BTD.shape[:2]).bool()
-    difference = (found_BTD - expected_BTD)[valid_BT].abs().max().item()
-    allowed = max(_TOLERANCE[dtype], _TOLERANCE[trained_in]) * expected_BTD[valid_BT].abs().max().item()
-    result = Verification(difference, allowed)
-    if not difference <= allowed:
+    result = compare(found_BTD, expected_BTD, valid_BT, dtype=dtype, trained_in=trained_in)
+    if not result.holds:
         raise ExportError(f"the exported folder is not the trained model: {result}; nothing was kept")
     return result
 
 
-def _batch(tensors: Mapping[str, Tensor], new_ids_V: Tensor | None) -> TokenBatch | PatchBatch:
+def compare(found: Tensor, expected: Tensor, valid: Tensor, *, dtype: str, trained_in: str) -> Verification:
+    """The largest difference where ``valid``, and how much of it rounding in these types explains.
+
+    Args:
+        found: vectors.
+        expected: vectors, of the same shape.
+        valid: bool, without their last dimension.
+        dtype: of the exported weights.
+        trained_in: precision of the engine.
+    """
+    difference = (found - expected)[valid].abs().max().item()
+    allowed = max(_TOLERANCE[dtype], _TOLERANCE[trained_in]) * expected[valid].abs().max().item()
+    return Verification(difference, allowed)
+
+
+def reference_batch(tensors: Mapping[str, Tensor], new_ids_V: Tensor | None) -> TokenBatch | PatchBatch:
+    """The recorded inputs, in pieces of the exported vocabulary."""
     if "ids_BT" not in tensors:
         return PatchBatch(tensors["pixels_BCHW"])
     attention_BT = tensors["attention_BT"].bool()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from optical_scale.engine.consolidate import StoredTensor
 from optical_scale.errors import ExportError
+from optical_scale.export.adapters import MergedTensor
 from optical_scale.runtime.files import write_json
 
 _NAMES = {
@@ -34,7 +35,7 @@ class Weight:
     """
 
     name: str
-    stored: StoredTensor
+    stored: StoredTensor | MergedTensor
     dtype: torch.dtype
     rows_R: Tensor | None = None
 

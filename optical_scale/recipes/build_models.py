@@ -4,23 +4,31 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import assert_never
+from typing import Any, NamedTuple, assert_never
 
 import torch
+from torch import nn
 
-from optical_scale.backbones.encoder import Encoder, EncoderContract, build_backbone, load_backbone, load_head
+from optical_scale.backbones.adapters import add_adapters, freeze
+from optical_scale.backbones.encoder import Encoder, EncoderContract, load_head
 from optical_scale.backbones.folders import backbone_folder, read_contract
+from optical_scale.backbones.fresh import backbone_config, build_backbone, empty_backbone
+from optical_scale.backbones.pretrained import Pretrained, Store
+from optical_scale.backbones.skeleton import skeleton
 from optical_scale.backbones.surgery import keep_layers, match_vocabulary, set_dropout, translate_vocabulary
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.backbones.vision import ImageTransform
 from optical_scale.config.backbones import Backbone, TextBackbone, VisionBackbone
 from optical_scale.config.deepspeed import derive_teacher
-from optical_scale.config.run import TrainConfig
+from optical_scale.config.engine import StudentEngine, TeacherEngine
+from optical_scale.config.run import Student, Teacher, TrainConfig
 from optical_scale.config.stream import Stream
-from optical_scale.engine.teacher import TeacherEngine
+from optical_scale.engine import teacher as engine
+from optical_scale.engine.partition import Partition
 from optical_scale.errors import ConfigError
 from optical_scale.recipes.build_stream import sources
 from optical_scale.records import TextPair
+from optical_scale.runtime.world import World
 
 BITEXT_PAIRS = 100_000
 """Pairs from which ``vocabulary: translate`` learns its dictionary."""
@@ -33,8 +41,33 @@ def text_tokenizer(config: TextBackbone) -> TextTokenizer:
     return TextTokenizer.load(backbone_folder(folder), config.max_tokens, config.prefix)
 
 
+class Placement(NamedTuple):
+    """How pretrained weights are kept: their type, and who takes each as soon as it is read (None leaves it whole)."""
+
+    dtype: torch.dtype = torch.float32
+    store: Store | None = None
+
+
+WHOLE = Placement()
+"""In fp32, all of it in this process."""
+
+
+def placement(engine: StudentEngine | TeacherEngine, derived: dict[str, Any]) -> Placement:
+    """What an engine wants: its own precision, at ZeRO stage 3 a share of every parameter.
+
+    Args:
+        engine: its configuration.
+        derived: DeepSpeed's configuration of it.
+    """
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[engine.precision]
+    return Placement(dtype, Partition(derived) if engine.zero_stage == 3 else None)
+
+
 def text_encoder(
-    config: TextBackbone, tokenizer: TextTokenizer, bitext: Callable[[], Iterable[tuple[str, str]]] | None = None
+    config: TextBackbone,
+    tokenizer: TextTokenizer,
+    bitext: Callable[[], Iterable[tuple[str, str]]] | None = None,
+    place: Placement = WHOLE,
 ) -> Encoder:
     """A text encoder, from scratch or from a folder.
 
@@ -42,63 +75,109 @@ def text_encoder(
         config: its description.
         tokenizer: what its inputs come from.
         bitext: opens the training pairs for ``vocabulary: translate``; None where there are none.
+        place: how pretrained weights are kept.
 
     Raises:
         ConfigError: the folder was written with another prefix or a shorter limit than the configuration asks for, or
             ``vocabulary: translate`` without bitext.
     """
     if config.architecture is not None:
-        pad = tokenizer.tokenizer.pad_token_id
-        backbone = build_backbone(
-            {"max_position_embeddings": config.max_tokens + pad + 1, **config.architecture},
-            vocab_size=len(tokenizer.tokenizer),
-            pad_token_id=pad,
-            bos_token_id=tokenizer.tokenizer.bos_token_id,
-            eos_token_id=tokenizer.tokenizer.eos_token_id,
-        )
+        backbone = build_backbone(scratch_architecture(config, tokenizer), *place)
         if config.dropout is not None:
             set_dropout(backbone, config.dropout)
-        return _with_head(backbone, config.head)
+        return _with_head(backbone, config.head).to(place.dtype)
     assert config.pretrained is not None
-    backbone = load_backbone(backbone_folder(config.pretrained))
+    pretrained = Pretrained(backbone_folder(config.pretrained))
     if config.dropout is not None:
-        set_dropout(backbone, config.dropout)
+        set_dropout(pretrained.model, config.dropout)
     if config.layers is not None:
-        keep_layers(backbone, config.layers)
-    if config.vocabulary == "match":
-        old = TextTokenizer.load(backbone_folder(config.pretrained), config.max_tokens)
-        match_vocabulary(backbone, old.tokenizer, tokenizer.tokenizer)
-    if config.vocabulary == "translate":
-        if bitext is None:
-            raise ConfigError(
-                "backbone.vocabulary: `translate` learns from the bitext that a student is trained on; there is none "
-                "here. Choose keep or match"
-            )
-        old = TextTokenizer.load(backbone_folder(config.pretrained), config.max_tokens)
-        translate_vocabulary(backbone, old.tokenizer, tokenizer.tokenizer, bitext(), max_tokens=config.max_tokens)
+        keep_layers(pretrained.model, config.layers)
+    if config.vocabulary != "keep":
+        _change_vocabulary(pretrained, config, tokenizer, bitext)
+    backbone = pretrained.fill(*place)
     if config.layers is None and config.vocabulary == "keep":
-        return _finished(config.pretrained, config, backbone)
-    return _with_head(backbone, config.head)
+        return _finished(config.pretrained, config, backbone).to(place.dtype)
+    return _with_head(backbone, config.head).to(place.dtype)
 
 
-def live_teacher(config: TrainConfig, tokenize: TextTokenizer, device: torch.device) -> TeacherEngine:
+def live_teacher(config: TrainConfig, tokenize: TextTokenizer, device: torch.device) -> engine.TeacherEngine:
     """The frozen network itself."""
     assert config.teacher is not None
     derived = derive_teacher(
         config.teacher.engine,
         micro_batch_pairs=config.stream.pairs_per_step // config.stream.lanes,
         bucket_elements=config.student.engine.bucket_elements,
+        largest_share=share_of_largest(config.teacher),
     )
-    return TeacherEngine(text_encoder(config.teacher.backbone, tokenize), derived, device)
+    place = placement(config.teacher.engine, derived)
+    return engine.TeacherEngine(text_encoder(config.teacher.backbone, tokenize, place=place), derived, device)
 
 
-def vision_encoder(config: VisionBackbone) -> tuple[Encoder, ImageTransform]:
+def empty_encoder(config: Backbone) -> nn.Module:
+    """The backbone that ``config`` describes, before any change of its vocabulary or layers, without values."""
+    if config.architecture is None:
+        assert config.pretrained is not None
+        return skeleton(backbone_folder(config.pretrained))
+    architecture = config.architecture
+    if isinstance(config, TextBackbone):
+        architecture = scratch_architecture(config, text_tokenizer(config))
+    return empty_backbone(backbone_config(architecture))
+
+
+def share_of_largest(side: Student | Teacher) -> int:
+    """Elements of the largest parameter that one rank keeps where parameters rest on a disk, otherwise 0."""
+    if side.engine.offload_parameters != "nvme":
+        return 0
+    ranks = World.from_env().size
+    return max(-(-parameter.numel() // ranks) for parameter in empty_encoder(side.backbone).parameters())
+
+
+def scratch_architecture(config: TextBackbone, tokenizer: TextTokenizer) -> dict[str, Any]:
+    """`architecture` with what follows from the tokenizer; a larger table of embeddings may be asked for."""
+    assert config.architecture is not None
+    known = tokenizer.tokenizer
+    return (
+        {"max_position_embeddings": config.max_tokens + known.pad_token_id + 1}
+        | config.architecture
+        | {
+            "vocab_size": max(len(known), config.architecture.get("vocab_size", 0)),
+            "pad_token_id": known.pad_token_id,
+            "bos_token_id": known.bos_token_id,
+            "eos_token_id": known.eos_token_id,
+        }
+    )
+
+
+def _change_vocabulary(
+    pretrained: Pretrained,
+    config: TextBackbone,
+    tokenizer: TextTokenizer,
+    bitext: Callable[[], Iterable[tuple[str, str]]] | None,
+) -> None:
+    assert config.pretrained is not None
+    old = TextTokenizer.load(backbone_folder(config.pretrained), config.max_tokens)
+    if config.vocabulary == "translate" and bitext is None:
+        raise ConfigError(
+            "backbone.vocabulary: `translate` learns from the bitext that a student is trained on; there is none "
+            "here. Choose keep or match"
+        )
+    pretrained.read_table()
+    if config.vocabulary == "translate" and bitext is not None:
+        translate_vocabulary(
+            pretrained.model, old.tokenizer, tokenizer.tokenizer, bitext(), max_tokens=config.max_tokens
+        )
+    else:
+        match_vocabulary(pretrained.model, old.tokenizer, tokenizer.tokenizer)
+
+
+def vision_encoder(config: VisionBackbone, place: Placement = WHOLE) -> tuple[Encoder, ImageTransform]:
     """A vision encoder and the preparation of its images."""
     if config.architecture is not None:
-        encoder = _with_head(build_backbone(config.architecture), config.head)
+        encoder = _with_head(build_backbone(config.architecture, *place), config.head).to(place.dtype)
     else:
         assert config.pretrained is not None
-        encoder = _finished(config.pretrained, config, load_backbone(config.pretrained))
+        backbone = Pretrained(config.pretrained).fill(*place)
+        encoder = _finished(config.pretrained, config, backbone).to(place.dtype)
     described = encoder.backbone.config
     size = int(described.image_size)  # type: ignore[union-attr, arg-type]
     patch = int(getattr(described, "patch_size", size))
@@ -106,15 +185,26 @@ def vision_encoder(config: VisionBackbone) -> tuple[Encoder, ImageTransform]:
 
 
 def student_encoder(
-    config: Backbone, bitext: Callable[[], Iterable[tuple[str, str]]]
+    config: Student, bitext: Callable[[], Iterable[tuple[str, str]]], place: Placement = WHOLE
 ) -> tuple[Encoder, TextTokenizer | ImageTransform]:
     """The trained side, text or vision; ``bitext`` opens its training pairs."""
+    encoder, prepare = _student(config.backbone, bitext, place)
+    if config.lora is not None:
+        lora = config.lora
+        add_adapters(encoder, lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets)
+    freeze(encoder, config.freeze)
+    return encoder, prepare
+
+
+def _student(
+    config: Backbone, bitext: Callable[[], Iterable[tuple[str, str]]], place: Placement
+) -> tuple[Encoder, TextTokenizer | ImageTransform]:
     match config:
         case TextBackbone():
             prepared = text_tokenizer(config)
-            return text_encoder(config, prepared, bitext), prepared
+            return text_encoder(config, prepared, bitext, place), prepared
         case VisionBackbone():
-            return vision_encoder(config)
+            return vision_encoder(config, place)
         case _:
             assert_never(config)
 

@@ -4,13 +4,15 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from optical_scale.backbones.encoder import EncoderContract
 from optical_scale.config.export import ExportConfig
 from optical_scale.config.loading import load
 from optical_scale.config.run import TrainConfig
 from optical_scale.errors import ConfigError
 from optical_scale.evaluation.schema import Report
-from optical_scale.export.hf import ExportReport, export_huggingface
+from optical_scale.export.hf import ExportReport, TextTower, export_huggingface
 from optical_scale.export.model_card import CardFacts
+from optical_scale.export.push import push, require_token
 from optical_scale.export.source import choose_checkpoint
 from optical_scale.recipes.describe_objective import describe
 from optical_scale.records import TextPair
@@ -21,15 +23,17 @@ from optical_scale.training.state import TrainState
 
 
 def export(config: ExportConfig) -> ExportReport:
-    """Choose the checkpoint, write the folder, verify it, describe it.
+    """Choose the checkpoint, write the folder, verify it, describe it, and push it if asked.
 
     Raises:
         CheckpointError: no complete, undamaged checkpoint.
-        ExportError: the target exists, or the reloaded model differs from the trained one.
+        ExportError: the target exists, the reloaded model differs from the trained one, or the hub refuses it.
     """
+    if config.push_to is not None:
+        require_token()
     checkpoint = choose_checkpoint(config.checkpoint)
     run = load(TrainConfig, checkpoint / "config.yaml")
-    return export_huggingface(
+    report = export_huggingface(
         checkpoint,
         config.output,
         dtype=config.dtype,
@@ -37,8 +41,25 @@ def export(config: ExportConfig) -> ExportReport:
         max_shard_bytes=config.max_shard_bytes,
         texts=(lambda: _texts(config.trim_to)) if config.trim_to else None,
         trained_in=run.student.engine.precision,
+        adapter_scale=run.student.lora.scale if run.student.lora else None,
+        text=_text_tower(config, run) if config.layout == "vision_text" else None,
+        onnx=config.onnx,
         card=_card(config, run, checkpoint),
     )
+    return report if config.push_to is None else report._replace(pushed=push(config.output, config.push_to))
+
+
+def _text_tower(config: ExportConfig, run: TrainConfig) -> TextTower:
+    """The given folder, or the run's teacher where that is a folder as it is."""
+    teacher = run.teacher.backbone if run.teacher else None
+    told = EncoderContract("text", teacher.max_tokens if teacher else 0, teacher.prefix if teacher else "")
+    if config.text is not None:
+        return TextTower(config.text, told)
+    if teacher is None or teacher.pretrained is None or teacher.layers is not None or teacher.vocabulary != "keep":
+        raise ConfigError("text: the run's teacher is not a folder as it is; give that of a text encoder, text=FOLDER")
+    if not teacher.pretrained.is_dir():
+        raise ConfigError(f"text: the teacher's folder {teacher.pretrained} is not there; give text=FOLDER")
+    return TextTower(teacher.pretrained, told)
 
 
 def _texts(paths: Iterable[Path]) -> Iterator[str]:
@@ -95,8 +116,11 @@ def _report(path: Path) -> Report:
 
 
 def _hyperparameters(run: TrainConfig) -> dict[str, object]:
-    how = run.optimization
-    return {
+    how, lora = run.optimization, run.student.lora
+    trained = {} if lora is None else {"low-rank adapters": f"rank {lora.rank}, alpha {lora.alpha:g}, merged"}
+    if run.student.freeze:
+        trained = {"frozen": ", ".join(run.student.freeze)}
+    return trained | {
         "pairs per step": run.stream.pairs_per_step,
         "language temperature": run.stream.temperature,
         "learning rate": f"{how.learning_rate:g}, warm-up {how.warmup:g}, decay {how.decay}",

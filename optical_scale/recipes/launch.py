@@ -1,7 +1,9 @@
 """One description of a cluster becomes what its launcher reads: a shell script, a batch script, a manifest."""
 
+import os
 import shlex
 import subprocess
+import sysconfig
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,8 +69,12 @@ def start(cluster: Cluster, training: Sequence[str]) -> int:
     readers = {"slurm": ["sbatch"], "jobset": ["kubectl", "apply", "-f", "-"]}
     readers["pytorchjob"] = readers["jobset"]
     command = readers.get(cluster.by, ["bash"])
+    # An environment that was not activated has the launchers beside Python, and the scripts call them by name.
+    path = os.pathsep.join(filter(None, [sysconfig.get_path("scripts"), os.environ.get("PATH")]))
     try:
-        return subprocess.run(command, input=launch_text(cluster, training), text=True, check=False).returncode
+        return subprocess.run(
+            command, input=launch_text(cluster, training), env=os.environ | {"PATH": path}, text=True, check=False
+        ).returncode
     except FileNotFoundError as error:
         raise EngineError(
             f"{command[0]} is not on PATH; install it, or use --print and take the text to a machine that has it"
@@ -150,8 +156,8 @@ def _slurm(cluster: Cluster, training: Sequence[str]) -> str:
             [
                 "#!/usr/bin/env bash",
                 *(f"#SBATCH {option}" for option in options),
-                f"# {cluster.notice} s before the time limit every process is asked to save; the job then queues itself",
-                "# again and continues from there.",
+                f"# {cluster.notice} s before the time limit every process is asked to save; the job then queues",
+                "# itself again and continues from there.",
                 "set -euo pipefail",
                 _enter(cluster),
                 _exports(cluster),

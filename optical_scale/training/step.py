@@ -13,6 +13,7 @@ from optical_scale.engine.teacher import Teacher
 from optical_scale.errors import EngineError
 from optical_scale.losses.objective import LossOutput, Moment, Objective, at
 from optical_scale.runtime.collectives import gather_integers, sum_over_ranks
+from optical_scale.runtime.phases import Phases
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,25 @@ class TrainStep:
     """Teacher and student encode, the objective compares, the student learns.
 
     Without a teacher the student encodes both sides; that is how a teacher is made.
+
+    Args:
+        teacher: frozen.
+        student: trained.
+        objective: compares their token states.
+        phases: measures the parts; by default their seconds.
     """
 
-    def __init__(self, teacher: Teacher | None, student: StudentEngine, objective: Objective) -> None:
+    def __init__(
+        self,
+        teacher: Teacher | None,
+        student: StudentEngine,
+        objective: Objective,
+        phases: Phases | None = None,
+    ) -> None:
         self.teacher = teacher
         self.student = student
         self.objective = objective
+        self.phases = phases or Phases(student.device)
 
     def __call__(self, micro_batches: Sequence[PairBatch], step: int = 0) -> StepResult:
         """Run one step; every rank enters with equally many micro-batches, of any numbers of pairs.
@@ -53,9 +67,11 @@ class TrainStep:
             teacher, student = self._encode(batch)
             if not batch.keys:  # a stand-in for samples that were all skipped; this rank still joins the collectives
                 teacher, student = teacher.first(0), student.first(0)
-            output = at(self.objective, Moment(step, rows[number]))(teacher, student)
+            with self.phases("objective"):
+                output = at(self.objective, Moment(step, rows[number]))(teacher, student)
             last = number == len(micro_batches) - 1
-            self.student.backward(output.sum, weight, last=last)
+            with self.phases("backward"):
+                self.student.backward(output.sum, weight, last=last)
             totals.update(_scalars(output))
             if last:
                 values = self._average(totals, weight)
@@ -64,15 +80,20 @@ class TrainStep:
                         f"the loss is {values['loss']} (this rank's last micro-batch: {batch.keys[:1]}, …); "
                         "the weights were not updated. Lower the learning rate, or use bf16 instead of fp16"
                     )
-            update = self.student.finish_micro_batch()
+            with self.phases("update"):
+                update = self.student.finish_micro_batch()
         assert update is not None, "the engine's accumulation differs from the stream's"
         return StepResult(values, update)
 
     def _encode(self, batch: PairBatch) -> tuple[TokenStates, TokenStates]:
         if self.teacher is not None:
-            return self.teacher.encode(batch.source), self.student.encode(batch.target)
+            with self.phases("teacher"):
+                teacher = self.teacher.encode(batch.source)
+            with self.phases("student"):
+                return teacher, self.student.encode(batch.target)
         assert isinstance(batch.target, TokenBatch)
-        return self.student.encode_both(batch.source, batch.target)
+        with self.phases("student"):
+            return self.student.encode_both(batch.source, batch.target)
 
     def _average(self, totals: Counter[str], weight: float) -> dict[str, float]:
         names = list(totals)

@@ -17,7 +17,7 @@ def workshop(tmp_path_factory):
 
 
 def launch(workshop, by, config):
-    cluster = workshop.folder / f"{by}.yaml"
+    cluster = workshop.folder / f"cluster_{by}.yaml"
     cluster.write_text(
         f"by: {by}\nprocesses: 2\ngpus: false\nport: {free_port()}\nfolder: {ROOT}\n"
         "environment: {OMP_NUM_THREADS: '1'}\n"

@@ -2,7 +2,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from optical_scale.backbones.encoder import build_backbone, load_backbone
+from optical_scale.backbones.fresh import build_backbone
+from optical_scale.backbones.pretrained import load_backbone
 from optical_scale.backbones.skeleton import skeleton, stream_weights, tied_names
 
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}

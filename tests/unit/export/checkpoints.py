@@ -8,8 +8,14 @@ import sys
 from pathlib import Path
 
 SCRIPT = Path(__file__).with_name("write_checkpoint.py")
-ALONE = ["stage0:0:fp32:text:8", "vision:1:fp32:vision:8", "bf16:2:bf16:text:0", "stage1:1:fp32:text:8"]
-IN_PAIRS = ["stage3:3:fp32:text:8", "stage2:2:fp32:text:8"]
+ALONE = [
+    "stage0:0:fp32:text:8",
+    "vision:1:fp32:vision:8",
+    "bf16:2:bf16:text:0",
+    "stage1:1:fp32:text:8",
+    "lora0:0:fp32:lora:8",
+]
+IN_PAIRS = ["stage3:3:fp32:text:8", "stage2:2:fp32:text:8", "lora3:3:fp32:lora:8", "lora2:2:bf16:lora:0"]
 
 
 @functools.cache

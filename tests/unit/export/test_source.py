@@ -15,13 +15,33 @@ def test_newest_complete_checkpoint_of_a_run(tmp_path):
     assert choose_checkpoint(tmp_path / "checkpoints" / "step_000000").name == "step_000000"
     with pytest.raises(CheckpointError, match=r"step_000200 has no COMPLETE file.*export another"):
         choose_checkpoint(tmp_path / "checkpoints" / "step_000200")
+    (tmp_path / "checkpoints" / "step_1000000").mkdir()
+    (tmp_path / "checkpoints" / "step_1000000" / "COMPLETE").touch()
+    assert choose_checkpoint(tmp_path).name == "step_1000000"
 
 
 def test_foreign_and_missing_folders(tmp_path):
-    with pytest.raises(CheckpointError, match="holds no checkpoint; expected checkpoints/step_"):
+    with pytest.raises(CheckpointError, match="holds no checkpoint of this project; expected checkpoints/step_"):
         choose_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match="nowhere is not a folder"):
         choose_checkpoint(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("config.json", "a model of transformers, which needs no export"),
+        ("global_step10/mp_rank_00_model_states.pt", r"plain DeepSpeed \(zero_to_fp32.py converts that\)"),
+        ("epoch=1.ckpt", "Lightning"),
+        (".metadata", "distributed checkpoint of torch"),
+        ("model.safetensors", "weights without a description"),
+    ],
+)
+def test_folders_of_other_frameworks(tmp_path, file, message):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).touch()
+    with pytest.raises(CheckpointError, match=rf"holds .*{message}, and no checkpoint of this project"):
+        choose_checkpoint(tmp_path)
 
 
 def test_sound_checkpoint(damaged):

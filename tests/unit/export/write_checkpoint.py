@@ -9,16 +9,18 @@ from pathlib import Path
 
 import torch
 
-from optical_scale.backbones.encoder import Encoder, EncoderContract, build_backbone
+from optical_scale.backbones.encoder import Encoder, EncoderContract
+from optical_scale.backbones.fresh import build_backbone
 from optical_scale.backbones.tokenizers import TextTokenizer, train_unigram
 from optical_scale.backbones.vision import ImageTransform
 from optical_scale.batch import PatchBatch
 from optical_scale.config.deepspeed import derive_student
 from optical_scale.config.engine import StudentEngine as StudentConfig
 from optical_scale.config.loading import dump, load
-from optical_scale.config.run import TrainConfig
+from optical_scale.config.run import Student, TrainConfig
 from optical_scale.engine.start import finish, start
 from optical_scale.engine.student import StudentEngine
+from optical_scale.recipes.build_models import placement, student_encoder
 from optical_scale.runtime.collectives import barrier
 from optical_scale.runtime.files import write_json
 from optical_scale.runtime.world import World
@@ -46,14 +48,42 @@ def vision_parts(run: Path, world: World):
     return config, ImageTransform(16), PatchBatch(torch.rand(3, 3, 16, 16)), ("vision", 0, "")
 
 
-def write(run: Path, world: World, device: torch.device, stage: int, precision: str, kind: str, head: int) -> None:
-    config, prepare, batch, contract = {"text": text_parts, "vision": vision_parts}[kind](run, world)
+def adapted_parts(run: Path, world: World):
+    """Low-rank adapters on a pretrained folder."""
+    config, prepare, batch, contract = text_parts(run, world)
+    if world.is_main:
+        build_backbone(config.pop("architecture")).save_pretrained(run / "base")
+        prepare.save(run / "base")
+    barrier()
+    return {"kind": "text", "pretrained": str(run / "base"), "prefix": "query: "}, prepare, batch, contract
+
+
+PARTS = {"text": text_parts, "vision": vision_parts, "lora": adapted_parts}
+
+
+def student(config: dict, engine: StudentConfig, derived: dict, head: int, lora: bool) -> Encoder:
+    if lora:
+        given = {"backbone": config | {"head": head or None}, "lora": {"rank": 4, "targets": ["query", "output.dense"]}}
+        encoder, _ = student_encoder(Student.model_validate(given), list, placement(engine, derived))
+        with torch.no_grad():  # as after many steps: B starts at zero
+            for name, parameter in encoder.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.1)
+        return encoder
     encoder = Encoder(build_backbone(config["architecture"]), 32, head or None)
     # The first parameter, word embeddings or class token, is frozen.
     next(encoder.backbone.embeddings.parameters()).requires_grad_(False)
+    return encoder
+
+
+def write(run: Path, world: World, device: torch.device, stage: int, precision: str, kind: str, head: int) -> None:
+    config, prepare, batch, contract = PARTS[kind](run, world)
+    how = StudentConfig(zero_stage=stage, precision=precision)
+    derived = derive_student(how, micro_batch_pairs=6, accumulation=1)
+    encoder = student(config, how, derived, head, kind == "lora")
     engine = StudentEngine(
         encoder,
-        derive_student(StudentConfig(zero_stage=stage, precision=precision), micro_batch_pairs=6, accumulation=1),
+        derived,
         device,
         learning_rate=1e-2,
         factor=lambda step: 1.0,
@@ -73,14 +103,16 @@ def write(run: Path, world: World, device: torch.device, stage: int, precision: 
         EncoderContract(*contract, encoder.head_contract()).write(folder / "assets")
         write_reference(folder / "reference.safetensors", batch, states)
         write_json(folder / "train_state.json", TrainState(2, {"de": 8, "sw": 4}).to_json())
-        (folder / "config.yaml").write_text(dump(train_config(run, config, stage, precision)), encoding="utf-8")
+        (folder / "config.yaml").write_text(dump(train_config(run, config, stage, precision, kind)), encoding="utf-8")
 
     CheckpointStore(run / "checkpoints", world, keep=2).save(2, engine.save, write_rest)
     engine.close()
 
 
-def train_config(run: Path, backbone: dict, stage: int, precision: str) -> TrainConfig:
+def train_config(run: Path, backbone: dict, stage: int, precision: str, kind: str) -> TrainConfig:
     student = {"backbone": backbone, "engine": {"zero_stage": stage, "precision": precision}}
+    if kind == "lora":
+        student["lora"] = {"rank": 4, "targets": ["query", "output.dense"]}
     values = {
         "run": str(run),
         "teacher": {"backbone": {"kind": "text", "pretrained": "teachers/english"}},

@@ -27,7 +27,7 @@ def cluster(by, nodes=1, hosts=(), **more):
 
 
 @pytest.mark.parametrize(
-    ("by", "size"), itertools.product(["deepspeed", "torchrun", "slurm"], SIZES), ids=lambda value: str(value)[:9]
+    ("by", "size"), list(itertools.product(["deepspeed", "torchrun", "slurm"], SIZES)), ids=lambda value: str(value)[:9]
 )
 def test_scripts_parse_and_quote_what_the_user_wrote(by, size):
     text = launch_text(cluster(by, *size), TRAINING)
