@@ -40,6 +40,8 @@ def rehearse(config: TrainConfig, steps: int = 1) -> Rehearsal:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     device = start(world, seed=config.seed)
     phases = Phases(device, memory=True)
+    with phases("process alone"):
+        pass  # what Python, torch and the process group hold before any model
     with phases("build student"):
         module, prepare = build_student(config, derived)
     with phases("build teacher"):

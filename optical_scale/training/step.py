@@ -1,5 +1,6 @@
 """One optimizer step: micro-batches, one global weight, one update."""
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ class TrainStep:
         teacher: frozen.
         student: trained.
         objective: compares their token states.
-        phases: measures the parts; by default their seconds.
+        phases: measures the parts; None does not.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class TrainStep:
         self.teacher = teacher
         self.student = student
         self.objective = objective
-        self.phases = phases or Phases(student.device)
+        self.phases = phases or _unmeasured
 
     def __call__(self, micro_batches: Sequence[PairBatch], step: int = 0) -> StepResult:
         """Run one step; every rank enters with equally many micro-batches, of any numbers of pairs.
@@ -99,6 +100,10 @@ class TrainStep:
         names = list(totals)
         values = torch.tensor([float(totals[name]) for name in names], device=self.student.device)
         return dict(zip(names, (sum_over_ranks(values) / weight).tolist(), strict=True))
+
+
+def _unmeasured(name: str) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()
 
 
 def _scalars(output: LossOutput) -> dict[str, float]:
