@@ -140,7 +140,7 @@ def make_base(folder: Path) -> None:
     """A Hugging Face folder with random weights, in float32."""
     import torch
 
-    from optical_scale.backbones.encoder import build_backbone
+    from optical_scale.backbones.fresh import build_backbone
 
     torch.manual_seed(1)
     build_backbone(LARGE).save_pretrained(folder / "base", max_shard_size="1GB")

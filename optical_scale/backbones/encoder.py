@@ -89,21 +89,6 @@ def token_states(x_BTD: Tensor, batch: TokenBatch | PatchBatch) -> TokenStates:
     return TokenStates(x_BTD, mask_BT, attention_BT)
 
 
-def build_backbone(architecture: dict[str, Any], **overrides: Any) -> nn.Module:
-    """A randomly initialised backbone from a Hugging Face configuration.
-
-    Raises:
-        ConfigError: the configuration is not understood by transformers.
-    """
-    values = {**architecture, **overrides}
-    model_type = values.pop("model_type")
-    try:
-        config = AutoConfig.for_model(model_type, **values)
-        return from_config(config)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"backbone.architecture: transformers refuses model_type {model_type!r}: {error}") from error
-
-
 def pooler_option(folder: Path) -> dict[str, Any]:
     """Arguments that make the model of ``folder`` come without a pooler."""
     return _pooler_option(AutoConfig.from_pretrained(folder, local_files_only=True))

@@ -23,6 +23,7 @@ VERBS = (
     "plan",
     "cache",
     "train",
+    "launch",
     "evaluate",
     "search",
     "study",

@@ -3,11 +3,17 @@
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from optical_scale.recipes.rehearse import Rehearsal
 
 HELP = "distil a teacher into a student, or train a student on pairs alone"
 EPILOG = """examples:
   optical-scale train configs/distill/multi30k_minilm.yaml
   optical-scale train configs/distill/multi30k_minilm.yaml student.engine.zero_stage=2 --processes 2
+  see that a large job starts, and what a step costs, before it waits in a queue:
+    optical-scale train configs/distill/multi30k_minilm.yaml --rehearse 2
   deepspeed launch/train.py --config configs/distill/multi30k_minilm.yaml
   deepspeed --hostfile hosts launch/train.py --config configs/distill/multi30k_minilm.yaml
 
@@ -24,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="processes on this machine; default: one per GPU, or two on CPUs, or one on one core",
     )
+    parser.add_argument(
+        "--rehearse",
+        type=int,
+        metavar="STEPS",
+        help="run only the first STEPS steps, print what each part costs in seconds and memory, and write nothing",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -39,8 +51,27 @@ def run(arguments: argparse.Namespace) -> int:
         processes = arguments.processes or default_processes()
         if processes > 1:
             require_communication_op()
-            return launch(processes, "optical_scale", ["train", str(arguments.config), *arguments.overrides])
+            words = ["train", str(arguments.config), *arguments.overrides]
+            words += [f"--rehearse={arguments.rehearse}"] if arguments.rehearse else []
+            return launch(processes, "optical_scale", words)
+    if arguments.rehearse:
+        from optical_scale.recipes.rehearse import rehearse
+
+        _print(rehearse(config, arguments.rehearse))
+        return 0
     from optical_scale.recipes.train import train
 
     train(config)
     return 0
+
+
+def _print(found: "Rehearsal") -> None:
+    if os.environ.get("RANK", "0") != "0":
+        return
+    print(f"student: {found.parameters:,} parameters, {found.trained:,} trained\n")
+    print(f"{'part':<24}{'seconds':>10}{'peak GiB':>10}   rank 0")
+    for name, phase in found.phases.items():
+        print(f"{name:<24}{phase.seconds:>10.2f}{phase.peak_bytes / 2**30:>10.2f}")
+    print()
+    for number, result in enumerate(found.results, 1):
+        print(f"step {number}  loss {result.values['loss']:.6g}  gradient norm {result.update.gradient_norm:.6g}")

@@ -24,6 +24,10 @@ _EXTRA_KEYS = frozenset(
     }
 )
 
+_DISK_ACCESS = {"block_size": 1 << 20, "queue_depth": 32, "overlap_events": True}
+_NVME_BUFFERS = 3
+_ALIGNMENT = 1024
+
 
 def accumulation_steps(pairs_per_step: int, micro_batch_pairs: int, world_size: int) -> int:
     """Micro-batches per rank and step.
@@ -41,8 +45,20 @@ def accumulation_steps(pairs_per_step: int, micro_batch_pairs: int, world_size: 
     return pairs_per_step // at_once
 
 
-def derive_student(config: StudentEngine, *, micro_batch_pairs: int, accumulation: int) -> dict[str, Any]:
-    """The `deepspeed.initialize` configuration of the student."""
+def derive_student(
+    config: StudentEngine, *, micro_batch_pairs: int, accumulation: int, largest_share: int = 0
+) -> dict[str, Any]:
+    """The `deepspeed.initialize` configuration of the student.
+
+    Args:
+        config: the typed fields.
+        micro_batch_pairs: of a rank.
+        accumulation: micro-batches of a rank between updates.
+        largest_share: elements of the largest parameter that one rank keeps; the buffers of `nvme` are as large.
+
+    Raises:
+        ConfigError: fields that exclude each other.
+    """
     zero: dict[str, Any] = {
         "stage": config.zero_stage,
         "reduce_bucket_size": config.bucket_elements,
@@ -50,21 +66,22 @@ def derive_student(config: StudentEngine, *, micro_batch_pairs: int, accumulatio
     }
     if config.zero_stage == 3:
         zero |= _stage3(config.persistent_parameters, config.bucket_elements)
+        if config.update_elements is not None:
+            zero["sub_group_size"] = config.update_elements
     else:
         zero["allgather_bucket_size"] = config.bucket_elements
     if config.offload_optimizer != "none":
-        if config.zero_stage == 0:
+        if config.zero_stage < (3 if config.offload_optimizer == "nvme" else 1):
             raise ConfigError(
-                "student.engine.offload_optimizer: needs zero_stage 1 to 3; found 0. Raise zero_stage or set it to none"
+                f"student.engine.offload_optimizer: {config.offload_optimizer} needs zero_stage "
+                f"{'3' if config.offload_optimizer == 'nvme' else '1 to 3'}; found {config.zero_stage}. Raise "
+                "zero_stage or set it to none"
             )
         zero["offload_optimizer"] = {"device": config.offload_optimizer}
-    if config.offload_parameters != "none":
-        if config.zero_stage != 3:
-            raise ConfigError(
-                f"student.engine.offload_parameters: needs zero_stage 3; found {config.zero_stage}. "
-                "Set zero_stage to 3 or offload_parameters to none"
-            )
-        zero["offload_param"] = {"device": config.offload_parameters}
+        if config.offload_optimizer == "nvme":
+            # Weights, two moments and the gradient of one group at a time.
+            zero["offload_optimizer"] |= {"nvme_path": _disk(config, "student"), "buffer_count": 4}
+    zero |= _offload_parameters(config, "student", largest_share)
     derived = _common(config.precision, micro_batch_pairs) | {
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": config.clip_gradient,
@@ -72,19 +89,55 @@ def derive_student(config: StudentEngine, *, micro_batch_pairs: int, accumulatio
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
     }
+    if "nvme" in (config.offload_optimizer, config.offload_parameters):
+        derived["aio"] = dict(_DISK_ACCESS)
     return _merge(derived, config.deepspeed_extra)
 
 
-def derive_teacher(config: TeacherEngine, *, micro_batch_pairs: int, bucket_elements: int) -> dict[str, Any]:
+def derive_teacher(
+    config: TeacherEngine, *, micro_batch_pairs: int, bucket_elements: int, largest_share: int = 0
+) -> dict[str, Any]:
     """The `deepspeed.initialize` configuration of the frozen teacher (no optimizer, so stage 0 or 3 only)."""
     zero: dict[str, Any] = {"stage": config.zero_stage}
     if config.zero_stage == 3:
         zero |= _stage3(config.persistent_parameters, bucket_elements)
-    if config.offload_parameters != "none":
-        if config.zero_stage != 3:
-            raise ConfigError("teacher.engine.offload_parameters: needs zero_stage 3; found 0. Set zero_stage to 3")
-        zero["offload_param"] = {"device": config.offload_parameters}
-    return _common(config.precision, micro_batch_pairs) | {"zero_optimization": zero}
+    zero |= _offload_parameters(config, "teacher", largest_share)
+    derived = _common(config.precision, micro_batch_pairs) | {"zero_optimization": zero}
+    return derived | ({"aio": dict(_DISK_ACCESS)} if config.offload_parameters == "nvme" else {})
+
+
+def _offload_parameters(config: StudentEngine | TeacherEngine, side: str, largest_share: int) -> dict[str, Any]:
+    if config.offload_parameters == "none":
+        return {}
+    if config.zero_stage != 3:
+        raise ConfigError(
+            f"{side}.engine.offload_parameters: needs zero_stage 3; found {config.zero_stage}. "
+            "Set zero_stage to 3 or offload_parameters to none"
+        )
+    if config.offload_parameters == "cpu":
+        return {"offload_param": {"device": "cpu"}}
+    return {
+        "offload_param": {
+            "device": "nvme",
+            "nvme_path": _disk(config, side),
+            "buffer_count": _NVME_BUFFERS,
+            "buffer_size": largest_share + _ALIGNMENT,
+            "max_in_cpu": 0,
+        },
+        # Each parameter ahead would take one of the few buffers, each of the size of the largest parameter.
+        "stage3_prefetch_bucket_size": 0,
+        "stage3_max_live_parameters": 0,
+        "stage3_max_reuse_distance": 0,
+    }
+
+
+def _disk(config: StudentEngine | TeacherEngine, side: str) -> str:
+    """Each side has a folder of its own: DeepSpeed names its files by a counter that both would start at 0."""
+    if config.nvme is None:
+        raise ConfigError(
+            f"{side}.engine.nvme: offloading to nvme needs a folder on a local disk; set it, for example to /tmp"
+        )
+    return str(config.nvme / side)
 
 
 def _common(precision: Precision, micro_batch_pairs: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """How a model is laid out over processes: ZeRO stage, precision, offload."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
@@ -7,6 +8,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from optical_scale.config.schema import Schema
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Offload = Literal["none", "cpu", "nvme"]
 
 
 class StudentEngine(Schema):
@@ -16,10 +18,14 @@ class StudentEngine(Schema):
     """0 replicates; 1 shards optimizer states, 2 also gradients, 3 also parameters."""
     precision: Precision = "fp32"
     """Arithmetic of forward and backward; the optimizer keeps fp32 master weights."""
-    offload_optimizer: Literal["none", "cpu"] = "none"
-    """Where optimizer states live (stages 1 to 3)."""
-    offload_parameters: Literal["none", "cpu"] = "none"
+    offload_optimizer: Offload = "none"
+    """Where optimizer states live (cpu: stages 1 to 3, nvme: stage 3)."""
+    offload_parameters: Offload = "none"
     """Where parameter shards rest between uses (stage 3)."""
+    nvme: Path | None = None
+    """Folder on a fast local disk, for offloading to `nvme`: 2 bytes a parameter, and 16 bytes a trained one."""
+    update_elements: PositiveInt | None = None
+    """Stage 3 updates so many elements at once, with `nvme` at about 20 bytes of memory each; null is a billion."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass instead of storing them."""
     persistent_parameters: NonNegativeInt = 10_000
@@ -39,7 +45,9 @@ class TeacherEngine(Schema):
     """3 shards the parameters over all ranks; 0 keeps a replica on every rank."""
     precision: Precision = "fp32"
     """Arithmetic of the teacher's forward pass."""
-    offload_parameters: Literal["none", "cpu"] = "none"
+    offload_parameters: Offload = "none"
     """Where parameter shards rest between uses (stage 3)."""
+    nvme: Path | None = None
+    """Folder on a fast local disk, for `offload_parameters: nvme`."""
     persistent_parameters: NonNegativeInt = 10_000
     """As for the student."""

@@ -94,9 +94,12 @@ def load(model: type[S], path: Path | None, overrides: Sequence[str] = ()) -> S:
 
 def dump(config: Schema) -> str:
     """The configuration with all defaults, as YAML that :func:`load` reads back to an equal one."""
-    text: str = yaml.dump(
-        config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1_000_000
-    )
+    return to_yaml(config.model_dump(mode="json"))
+
+
+def to_yaml(value: Any) -> str:
+    """Lists, dictionaries, texts and numbers as YAML, in their order."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1_000_000)
     return text
 
 

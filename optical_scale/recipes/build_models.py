@@ -7,24 +7,28 @@ from pathlib import Path
 from typing import Any, NamedTuple, assert_never
 
 import torch
+from torch import nn
 
 from optical_scale.backbones.adapters import add_adapters, freeze
-from optical_scale.backbones.encoder import Encoder, EncoderContract, build_backbone, load_head
+from optical_scale.backbones.encoder import Encoder, EncoderContract, load_head
 from optical_scale.backbones.folders import backbone_folder, read_contract
+from optical_scale.backbones.fresh import backbone_config, build_backbone, empty_backbone
 from optical_scale.backbones.pretrained import Pretrained, Store
+from optical_scale.backbones.skeleton import skeleton
 from optical_scale.backbones.surgery import keep_layers, match_vocabulary, set_dropout, translate_vocabulary
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.backbones.vision import ImageTransform
 from optical_scale.config.backbones import Backbone, TextBackbone, VisionBackbone
 from optical_scale.config.deepspeed import derive_teacher
 from optical_scale.config.engine import StudentEngine, TeacherEngine
-from optical_scale.config.run import Student, TrainConfig
+from optical_scale.config.run import Student, Teacher, TrainConfig
 from optical_scale.config.stream import Stream
 from optical_scale.engine import teacher as engine
 from optical_scale.engine.partition import Partition
 from optical_scale.errors import ConfigError
 from optical_scale.recipes.build_stream import sources
 from optical_scale.records import TextPair
+from optical_scale.runtime.world import World
 
 BITEXT_PAIRS = 100_000
 """Pairs from which ``vocabulary: translate`` learns its dictionary."""
@@ -78,17 +82,10 @@ def text_encoder(
             ``vocabulary: translate`` without bitext.
     """
     if config.architecture is not None:
-        pad = tokenizer.tokenizer.pad_token_id
-        backbone = build_backbone(
-            {"max_position_embeddings": config.max_tokens + pad + 1, **config.architecture},
-            vocab_size=len(tokenizer.tokenizer),
-            pad_token_id=pad,
-            bos_token_id=tokenizer.tokenizer.bos_token_id,
-            eos_token_id=tokenizer.tokenizer.eos_token_id,
-        )
+        backbone = build_backbone(scratch_architecture(config, tokenizer), *place)
         if config.dropout is not None:
             set_dropout(backbone, config.dropout)
-        return _with_head(backbone, config.head)
+        return _with_head(backbone, config.head).to(place.dtype)
     assert config.pretrained is not None
     pretrained = Pretrained(backbone_folder(config.pretrained))
     if config.dropout is not None:
@@ -110,9 +107,45 @@ def live_teacher(config: TrainConfig, tokenize: TextTokenizer, device: torch.dev
         config.teacher.engine,
         micro_batch_pairs=config.stream.pairs_per_step // config.stream.lanes,
         bucket_elements=config.student.engine.bucket_elements,
+        largest_share=share_of_largest(config.teacher),
     )
     place = placement(config.teacher.engine, derived)
     return engine.TeacherEngine(text_encoder(config.teacher.backbone, tokenize, place=place), derived, device)
+
+
+def empty_encoder(config: Backbone) -> nn.Module:
+    """The backbone that ``config`` describes, before any change of its vocabulary or layers, without values."""
+    if config.architecture is None:
+        assert config.pretrained is not None
+        return skeleton(backbone_folder(config.pretrained))
+    architecture = config.architecture
+    if isinstance(config, TextBackbone):
+        architecture = scratch_architecture(config, text_tokenizer(config))
+    return empty_backbone(backbone_config(architecture))
+
+
+def share_of_largest(side: Student | Teacher) -> int:
+    """Elements of the largest parameter that one rank keeps where parameters rest on a disk, otherwise 0."""
+    if side.engine.offload_parameters != "nvme":
+        return 0
+    ranks = World.from_env().size
+    return max(-(-parameter.numel() // ranks) for parameter in empty_encoder(side.backbone).parameters())
+
+
+def scratch_architecture(config: TextBackbone, tokenizer: TextTokenizer) -> dict[str, Any]:
+    """`architecture` with what follows from the tokenizer; a larger table of embeddings may be asked for."""
+    assert config.architecture is not None
+    known = tokenizer.tokenizer
+    return (
+        {"max_position_embeddings": config.max_tokens + known.pad_token_id + 1}
+        | config.architecture
+        | {
+            "vocab_size": max(len(known), config.architecture.get("vocab_size", 0)),
+            "pad_token_id": known.pad_token_id,
+            "bos_token_id": known.bos_token_id,
+            "eos_token_id": known.eos_token_id,
+        }
+    )
 
 
 def _change_vocabulary(
@@ -140,7 +173,7 @@ def _change_vocabulary(
 def vision_encoder(config: VisionBackbone, place: Placement = WHOLE) -> tuple[Encoder, ImageTransform]:
     """A vision encoder and the preparation of its images."""
     if config.architecture is not None:
-        encoder = _with_head(build_backbone(config.architecture), config.head)
+        encoder = _with_head(build_backbone(config.architecture, *place), config.head).to(place.dtype)
     else:
         assert config.pretrained is not None
         backbone = Pretrained(config.pretrained).fill(*place)

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -14,38 +14,35 @@ from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.backbones.vision import ImageTransform
 from optical_scale.batch import PatchBatch, TokenBatch
 from optical_scale.config.compatibility import check_resumable
-from optical_scale.config.deepspeed import accumulation_steps, derive_student
 from optical_scale.config.loading import dump, load
 from optical_scale.config.run import TrainConfig
+from optical_scale.engine.peers import naming_lost_peers
 from optical_scale.engine.start import finish, start
 from optical_scale.engine.student import StudentEngine
 from optical_scale.engine.teacher import Teacher
-from optical_scale.engine.teacher_cache import CachedTeacher
 from optical_scale.errors import ResumeError
-from optical_scale.recipes.build_evaluations import Encoders, measure
-from optical_scale.recipes.build_models import (
-    bitext_of,
-    contract_of,
-    live_teacher,
-    placement,
-    student_encoder,
-    text_tokenizer,
+from optical_scale.recipes.build_engines import (
+    accumulation,
+    build_student,
+    build_teacher,
+    start_student,
+    student_engine_config,
 )
+from optical_scale.recipes.build_evaluations import Encoders, measure
+from optical_scale.recipes.build_models import contract_of
 from optical_scale.recipes.build_objective import objective
 from optical_scale.recipes.build_stream import loader
-from optical_scale.recipes.cache import fingerprint
 from optical_scale.recipes.reshape import reshape
 from optical_scale.recipes.steps import total_steps
 from optical_scale.runtime import log
 from optical_scale.runtime.collectives import broadcast_object
-from optical_scale.runtime.files import write_atomic, write_json
+from optical_scale.runtime.files import lock_file, write_atomic, write_json
 from optical_scale.runtime.world import World
 from optical_scale.stream.loader import StreamLoader
 from optical_scale.training.alarms import Alarms, Limit
 from optical_scale.training.checkpoint import CheckpointStore
 from optical_scale.training.hooks import Console, Hook, Metrics
 from optical_scale.training.reference import TEXTS, write_reference
-from optical_scale.training.schedule import learning_rate_factor
 from optical_scale.training.selection import Selection
 from optical_scale.training.state import FINISHED, TrainState
 from optical_scale.training.step import TrainStep
@@ -53,24 +50,21 @@ from optical_scale.training.trainer import Times, Trainer
 
 logger = logging.getLogger(__name__)
 
+LOCK = "lock"
+
 
 def train(config: TrainConfig) -> TrainState:
     """Run or continue the training that ``config`` describes, in this process as one rank of many."""
     world = World.from_env()
-    accumulation = _accumulation(config, world)
+    accumulation(config, world)
     # Forked loader workers and threaded tokenizers do not mix; each rank tokenises in its own process.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     device = start(world, seed=config.seed)
-    _claim(config, world)
+    claimed = _claim(config, world)
 
-    derived = derive_student(
-        config.student.engine,
-        micro_batch_pairs=config.stream.pairs_per_step // config.stream.lanes,
-        accumulation=accumulation,
-    )
-    place = placement(config.student.engine, derived)
-    module, prepare = student_encoder(config.student, lambda: bitext_of(config.stream), place)
-    teacher, tokenize = _teacher(config, device)
+    derived = student_engine_config(config, world)
+    module, prepare = build_student(config, derived)
+    teacher, tokenize = build_teacher(config, device)
     stream = loader(
         config.stream,
         tokenize or _text(prepare),
@@ -83,7 +77,7 @@ def train(config: TrainConfig) -> TrainState:
     steps = total_steps(config, stream.strands.strands[0].plan)
     store = CheckpointStore(config.run / "checkpoints", world, config.checkpoints.keep)
     reshaped = reshape(store.latest(), config, world)
-    student = _student(config, module, device, derived, steps, universal=reshaped is not None)
+    student = start_student(config, module, device, derived, steps, universal=reshaped is not None)
     if world.is_main:
         _announce(config, world, teacher, student, stream, steps)
 
@@ -108,21 +102,28 @@ def train(config: TrainConfig) -> TrainState:
         selection=_selection(config),
         alarms=Alarms([Limit(**limit.model_dump()) for limit in config.alarms.limits], config.alarms.after),
     )
-    state = trainer.fit()
+    with naming_lost_peers():
+        state = trainer.fit()
     if reshaped is not None and world.is_main:
         shutil.rmtree(reshaped)
     if trainer.finished and world.is_main:
         write_json(config.run / FINISHED, state.to_json())
+    if claimed is not None:
+        claimed.close()
     finish()
     return state
 
 
-def _claim(config: TrainConfig, world: World) -> None:
+def _claim(config: TrainConfig, world: World) -> IO[str] | None:
     """Write the resolved configuration into the run folder, or make sure that the run found there may continue.
 
+    Returns:
+        On rank 0 the file that keeps other runs out; close it at the end.
+
     Raises:
-        ResumeError: on every rank, when the folder belongs to something else.
+        ResumeError: on every rank, when the folder belongs to something else or another run is in it.
     """
+    lock = None
     problem: str | None = None
     if world.is_main:
         path = config.run / "config.yaml"
@@ -130,50 +131,24 @@ def _claim(config: TrainConfig, world: World) -> None:
             if path.exists():
                 saved = load(TrainConfig, path)
                 check_resumable(saved.model_dump(mode="json"), config.model_dump(mode="json"))
-            elif config.run.exists() and any(config.run.iterdir()):
+            elif config.run.exists() and any(found.name != LOCK for found in config.run.iterdir()):
                 raise ResumeError(
                     f"run: {config.run} is not empty and has no config.yaml, so it is no run folder; choose another one"
                 )
+            lock = lock_file(config.run / LOCK)
             write_atomic(path, dump(config))
             (config.run / FINISHED).unlink(missing_ok=True)
         except ResumeError as error:
             problem = str(error)
+        except BlockingIOError:
+            problem = (
+                f"run: another process trains in {config.run} and holds its file {LOCK}; wait until it has ended, or "
+                "choose another folder"
+            )
     problem = broadcast_object(problem)
     if problem is not None:
         raise ResumeError(problem)
-
-
-def _accumulation(config: TrainConfig, world: World) -> int:
-    """What DeepSpeed is told. Under a budget the number varies, and 2 stands for more than one."""
-    if config.stream.micro_batch_pairs is None:
-        return 2
-    return accumulation_steps(config.stream.pairs_per_step, config.stream.micro_batch_pairs, world.size)
-
-
-def _teacher(config: TrainConfig, device: torch.device) -> tuple[Teacher | None, TextTokenizer | None]:
-    if config.teacher is None:
-        return None, None
-    tokenize = text_tokenizer(config.teacher.backbone)
-    if config.teacher.cache is not None:
-        return CachedTeacher(config.teacher.cache.folder, fingerprint(config.teacher, tokenize), device), tokenize
-    return live_teacher(config, tokenize, device), tokenize
-
-
-def _student(
-    config: TrainConfig, module: Encoder, device: torch.device, derived: dict[str, Any], steps: int, *, universal: bool
-) -> StudentEngine:
-    how, engine = config.optimization, config.student.engine
-    return StudentEngine(
-        module,
-        derived | ({"checkpoint": {"load_universal": True}} if universal else {}),
-        device,
-        learning_rate=how.learning_rate,
-        factor=learning_rate_factor(steps, how.warmup, how.decay),
-        embedding_rate=how.embedding_rate,
-        weight_decay=how.weight_decay,
-        betas=how.betas,
-        activation_checkpointing=engine.activation_checkpointing,
-    )
+    return lock
 
 
 def _announce(

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -8,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 def sync_folder(folder: Path) -> None:
@@ -40,6 +41,23 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as readable UTF-8 JSON, atomically."""
     write_atomic(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def lock_file(path: Path) -> IO[str]:
+    """Hold ``path`` until the returned file is closed or this process ends, however it ends.
+
+    Raises:
+        BlockingIOError: another process, also on another host of a shared file system, holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a", encoding="utf-8")
+    try:
+        # Record locks belong to one process: forked loader workers, which may outlive it a while, do not keep them.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise BlockingIOError(f"{path} is held by another process") from error
+    return file
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """One optimizer step: micro-batches, one global weight, one update."""
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from optical_scale.engine.teacher import Teacher
 from optical_scale.errors import EngineError
 from optical_scale.losses.objective import LossOutput, Moment, Objective, at
 from optical_scale.runtime.collectives import gather_integers, sum_over_ranks
+from optical_scale.runtime.phases import Phases
 from optical_scale.training.alarms import finish_health, health
 
 
@@ -28,12 +30,25 @@ class TrainStep:
     """Teacher and student encode, the objective compares, the student learns.
 
     Without a teacher the student encodes both sides; that is how a teacher is made.
+
+    Args:
+        teacher: frozen.
+        student: trained.
+        objective: compares their token states.
+        phases: measures the parts; None does not.
     """
 
-    def __init__(self, teacher: Teacher | None, student: StudentEngine, objective: Objective) -> None:
+    def __init__(
+        self,
+        teacher: Teacher | None,
+        student: StudentEngine,
+        objective: Objective,
+        phases: Phases | None = None,
+    ) -> None:
         self.teacher = teacher
         self.student = student
         self.objective = objective
+        self.phases = phases or _unmeasured
 
     def __call__(self, micro_batches: Sequence[PairBatch], step: int = 0, *, watch: bool = False) -> StepResult:
         """Run one step; every rank enters with equally many micro-batches, of any numbers of pairs.
@@ -55,9 +70,11 @@ class TrainStep:
             teacher, student = self._encode(batch)
             if not batch.keys:  # a stand-in for samples that were all skipped; this rank still joins the collectives
                 teacher, student = teacher.first(0), student.first(0)
-            output = at(self.objective, Moment(step, rows[number]))(teacher, student)
+            with self.phases("objective"):
+                output = at(self.objective, Moment(step, rows[number]))(teacher, student)
             last = number == len(micro_batches) - 1
-            self.student.backward(output.sum, weight, last=last)
+            with self.phases("backward"):
+                self.student.backward(output.sum, weight, last=last)
             totals.update(_scalars(output))
             if watch:
                 totals.update({name: value.item() for name, value in health(teacher, student).items()})
@@ -68,20 +85,29 @@ class TrainStep:
                         f"the loss is {values['loss']} (this rank's last micro-batch: {batch.keys[:1]}, …); "
                         "the weights were not updated. Lower the learning rate, or use bf16 instead of fp16"
                     )
-            update = self.student.finish_micro_batch()
+            with self.phases("update"):
+                update = self.student.finish_micro_batch()
         assert update is not None, "the engine's accumulation differs from the stream's"
         return StepResult(finish_health(values) if watch else values, update)
 
     def _encode(self, batch: PairBatch) -> tuple[TokenStates, TokenStates]:
         if self.teacher is not None:
-            return self.teacher.encode(batch.source), self.student.encode(batch.target)
+            with self.phases("teacher"):
+                teacher = self.teacher.encode(batch.source)
+            with self.phases("student"):
+                return teacher, self.student.encode(batch.target)
         assert isinstance(batch.target, TokenBatch)
-        return self.student.encode_both(batch.source, batch.target)
+        with self.phases("student"):
+            return self.student.encode_both(batch.source, batch.target)
 
     def _average(self, totals: Counter[str], weight: float) -> dict[str, float]:
         names = list(totals)
         values = torch.tensor([float(totals[name]) for name in names], device=self.student.device)
         return dict(zip(names, (sum_over_ranks(values) / weight).tolist(), strict=True))
+
+
+def _unmeasured(name: str) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()
 
 
 def _scalars(output: LossOutput) -> dict[str, float]:

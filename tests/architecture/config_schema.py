@@ -8,6 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from optical_scale.config.convert import ConvertConfig
 from optical_scale.config.export import ExportConfig
+from optical_scale.config.launch import Cluster
 from optical_scale.config.run import EvaluateConfig, TokenizerConfig, TrainConfig
 from optical_scale.config.search import SearchConfig
 from optical_scale.config.study import Study
@@ -18,6 +19,7 @@ ROOTS = {
     "tokenizer": TokenizerConfig,
     "distill": TrainConfig,
     "evaluate": EvaluateConfig,
+    "launch": Cluster,
     "export": ExportConfig,
     "study": Study,
     "search": SearchConfig,

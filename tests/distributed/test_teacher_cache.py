@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from optical_scale.backbones.encoder import build_backbone
+from optical_scale.backbones.fresh import build_backbone
 from optical_scale.backbones.tokenizers import TextTokenizer
 from tests.support.processes import TRAIN, finish, start
 from tests.support.runs import Workshop, steps_of, tiny_xlmr

@@ -19,7 +19,7 @@ TEXTS = ["the cat sits", "a dog"]
 @pytest.fixture
 def transformer(tmp_path):
     """A bare transformers folder with tokenizer."""
-    from optical_scale.backbones.encoder import build_backbone
+    from optical_scale.backbones.fresh import build_backbone
 
     pieces = write_tokenizer(tmp_path / "bare")
     build_backbone(tiny_xlmr(pieces)).save_pretrained(tmp_path / "bare")

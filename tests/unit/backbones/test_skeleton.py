@@ -2,7 +2,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from optical_scale.backbones.encoder import build_backbone
+from optical_scale.backbones.fresh import build_backbone
 from optical_scale.backbones.pretrained import load_backbone
 from optical_scale.backbones.skeleton import skeleton, stream_weights, tied_names
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerFast
 
-from optical_scale.backbones.encoder import build_backbone
+from optical_scale.backbones.fresh import build_backbone
 from optical_scale.backbones.surgery import keep_layers, match_vocabulary, set_dropout, translate_vocabulary
 from optical_scale.errors import ConfigError
 

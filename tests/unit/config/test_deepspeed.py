@@ -148,3 +148,20 @@ def test_offload_needs_its_stage(engine, message):
 def test_teacher_offload_needs_stage_3():
     with pytest.raises(ConfigError, match=r"teacher\.engine\.offload_parameters: needs zero_stage 3"):
         derive_teacher(TeacherEngine(zero_stage=0, offload_parameters="cpu"), micro_batch_pairs=1, bucket_elements=1)
+
+
+def test_disks_need_a_folder_and_each_side_gets_its_own():
+    student = StudentEngine(offload_optimizer="nvme", offload_parameters="nvme", nvme=Path("/disk"))
+    teacher = TeacherEngine(offload_parameters="nvme", nvme=Path("/disk"))
+    first = derive_student(student, micro_batch_pairs=1, accumulation=1, largest_share=5_000)
+    second = derive_teacher(teacher, micro_batch_pairs=1, bucket_elements=10, largest_share=7)["zero_optimization"]
+    zero = first["zero_optimization"]
+    assert zero["offload_param"]["buffer_size"] > 5_000
+    assert zero["offload_param"]["nvme_path"] == zero["offload_optimizer"]["nvme_path"] == "/disk/student"
+    assert second["offload_param"]["nvme_path"] == "/disk/teacher"
+    assert "aio" in first
+    with pytest.raises(ConfigError, match="needs a folder on a local disk"):
+        derive_student(StudentEngine(offload_parameters="nvme"), micro_batch_pairs=1, accumulation=1)
+    second_stage = StudentEngine(zero_stage=2, offload_optimizer="nvme", nvme=Path("/disk"))
+    with pytest.raises(ConfigError, match="nvme needs zero_stage 3; found 2"):
+        derive_student(second_stage, micro_batch_pairs=1, accumulation=1)

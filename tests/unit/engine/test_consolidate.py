@@ -5,7 +5,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from optical_scale.backbones.encoder import Encoder, build_backbone
+from optical_scale.backbones.encoder import Encoder
+from optical_scale.backbones.fresh import build_backbone
 from optical_scale.engine.consolidate import StoredModel
 from optical_scale.errors import CheckpointError
 from tests.unit.export.checkpoints import checkpoints, step_folder

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from optical_scale.backbones.encoder import Encoder, EncoderContract, build_backbone
+from optical_scale.backbones.encoder import Encoder, EncoderContract
+from optical_scale.backbones.fresh import build_backbone
 from optical_scale.backbones.tokenizers import TextTokenizer, train_unigram
 from optical_scale.backbones.vision import ImageTransform
 from optical_scale.batch import PatchBatch
