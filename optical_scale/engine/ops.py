@@ -39,15 +39,13 @@ def compiler() -> str | None:
 def ninja() -> str | None:
     """Path of ninja, None if there is none.
 
-    The one installed beside Python goes last on PATH when no other is there: a virtual environment that was not
-    activated has it, but torch calls `ninja` by name. It never goes first, because another
-    version of ninja than the one that built the cache may discard its log and compile everything again.
+    The one installed beside Python goes first on PATH, as an activated environment and DeepSpeed's launcher have it:
+    if processes of one run found different versions, each would discard the other's log and compile everything again.
     """
-    found = shutil.which("ninja")
     scripts = sysconfig.get_path("scripts")
-    if found is None and (found := shutil.which("ninja", path=scripts)):
-        os.environ["PATH"] = os.pathsep.join(filter(None, [os.environ.get("PATH"), scripts]))
-    return found
+    if shutil.which("ninja", path=scripts) and not os.environ.get("PATH", "").startswith(scripts):
+        os.environ["PATH"] = os.pathsep.join(filter(None, [scripts, os.environ.get("PATH")]))
+    return shutil.which("ninja")
 
 
 def missing_tools() -> list[str]:

@@ -158,7 +158,7 @@ def write_token_matrices(
     """Encode a collection over all ranks and write it; the folder appears whole or not at all.
 
     Every rank takes a contiguous share and makes the same number of forward passes, which sharded encoders need.
-    Memory: one round of documents, and ten bytes per passage.
+    Memory: one round of documents, and the dense vectors of the share; token vectors go to disk at once.
 
     Args:
         folder: to create, on a file system that all ranks see.
@@ -179,8 +179,7 @@ def write_token_matrices(
         raise EvaluationError(f"{folder} exists already; delete it or choose another")
     temporary = Path(broadcast_object(_temporary(folder) if world.is_main else None))
     try:
-        with agree_on_errors("encoding the collection", _device(world)):
-            width = _write_part(temporary, texts, encode_texts, batch_size, world, _DTYPES[precision], passage_words)
+        width = _write_part(temporary, texts, encode_texts, batch_size, world, _DTYPES[precision], passage_words)
     except BaseException:
         if world.is_main:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -237,13 +236,13 @@ def _write_part(
             pieces = [split_passages(texts[at], passage_words) for at in range(start, min(stop, len(texts)))]
             passages = [piece for document in pieces for piece in document]
             # Ranks agree on the number of forward passes; the repetitions at the end are not written.
-            ((*counts,),) = gather_integers([len(passages)], _device(world))
-            padding = max(counts) - len(passages)
+            (most,) = (max(of_ranks) for of_ranks in gather_integers([len(passages)], _device(world)))
             filler = passages[-1] if passages else texts[-1]
-            encoded = encode([*passages, *[filler] * padding], encode_texts, batch_size=batch_size, world=World())
-            kept = encoded.span(0, len(passages))
-            width = kept.x_TD.shape[1]
-            kept.x_TD.to(dtype).contiguous().cpu().view(torch.int16).numpy().tofile(file)
+            filled = [*passages, *[filler] * (most - len(passages))]
+            with agree_on_errors("encoding the collection", _device(world)):
+                kept = encode(filled, encode_texts, batch_size=batch_size, world=World()).span(0, len(passages))
+                width = kept.x_TD.shape[1]
+                kept.x_TD.to(dtype).contiguous().cpu().view(torch.int16).numpy().tofile(file)
             counts += [len(document) for document in pieces]
             lengths.append(kept.lengths.cpu().numpy())
             dense.append(kept.dense_ID.float().cpu().numpy())
