@@ -8,7 +8,9 @@ import argparse
 import importlib
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 on success; 2 for the user's mistakes and argparse's; 130 after Ctrl-C; 141 when the reader of standard
-        output went away; otherwise what the verb returns. Bugs leave with a traceback.
+        output went away; otherwise what the verb returns. Bugs leave with a traceback, SIGTERM with status 143.
     """
     words = sys.argv[1:] if argv is None else list(argv)
     try:
@@ -59,6 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as done:
         return int(done.code or 0)
     configure(rank=int(os.environ.get("RANK", "0")), verbose=arguments.verbose)
+    # A verb that is told to end leaves as after an error, so that nothing half-written stays; train and study, which
+    # finish their work first, put their own handlers in this one's place.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _leave)
     try:
         status: int = verb.run(arguments)
         sys.stdout.flush()
@@ -75,6 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python flushes standard output once more at exit; without this that flush would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+
+
+def _leave(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _overview() -> argparse.ArgumentParser:

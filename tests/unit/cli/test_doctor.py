@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 
@@ -54,7 +55,9 @@ def test_empty_path_lacks_the_compiler_but_not_the_ninja_beside_python(monkeypat
     monkeypatch.setenv("PATH", str(tmp_path))
     assert compiler() is None
     assert ninja() == os.path.join(os.path.dirname(sys.executable), "ninja")
-    assert os.environ["PATH"].split(os.pathsep)[0] == str(tmp_path)
+    assert os.environ["PATH"].split(os.pathsep) == [os.path.dirname(sys.executable), str(tmp_path)]
+    assert ninja() == shutil.which("ninja")
+    assert os.environ["PATH"].count(os.pathsep) == 1
     assert [line.partition(" is not")[0] for line in missing_tools()] == ["a C++ compiler (c++)"]
 
 

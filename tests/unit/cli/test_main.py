@@ -81,6 +81,28 @@ def test_ctrl_c_is_status_130_and_bugs_keep_their_traceback(monkeypatch, capsys)
         main(["doctor"])
 
 
+def test_sigterm_leaves_nothing_half_written(tmp_path):
+    program = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from optical_scale.cli import main, verify\n"
+        "from optical_scale.runtime.files import folder_appears\n"
+        "def run(arguments):\n"
+        "    with folder_appears(Path(sys.argv[1]) / 'target'):\n"
+        "        print('writing', flush=True)\n"
+        "        time.sleep(60)\n"
+        "verify.run = run\n"
+        "sys.exit(main.main(['verify', 'folder']))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "writing\n"
+    assert len(list(tmp_path.iterdir())) == 1
+    process.terminate()
+    assert process.wait(timeout=20) == 143
+    process.stdout.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_reader_that_goes_away_is_quiet():
     command = f"{sys.executable} -m optical_scale doctor | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
