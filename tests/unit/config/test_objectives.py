@@ -44,7 +44,7 @@ def test_a_limit_needs_a_side():
         (TRANSPORT | {"debias": True, "marginals": "norm"}, ("debiased entropic", "token lengths", "epsilon 0.02")),
         (TRANSPORT | {"solver": "ipot", "rho": 0.5, "order": 0.1}, ("unbalanced (rho 0.5)", "order-aware", "IPOT")),
         (TRANSPORT | {"mass": 0.8, "epsilon_mode": "relative"}, ("partial (0.8", "x standard deviation")),
-        ({"name": "greedy", "direction": "both"}, ("teacher and student", "nearest")),
+        ({"name": "greedy", "direction": "both"}, ("each side", "nearest")),
         ({"name": "token_mse"}, ("aligned by transport",)),
         ({"name": "siglip"}, ("sigmoid", "bias -10")),
         ({"name": "list_kl"}, ("MaxSim",)),
