@@ -1,8 +1,9 @@
-"""Continuing a run on another number of processes."""
+"""Continuing a run: whether its shards fit, and on another number of processes their rewriting."""
 
 import logging
 from pathlib import Path
 
+from optical_scale.config.loading import load
 from optical_scale.config.run import TrainConfig
 from optical_scale.engine.universal import write_universal
 from optical_scale.errors import CheckpointError
@@ -17,7 +18,7 @@ def reshape(checkpoint: Path | None, config: TrainConfig, world: World) -> Path 
     """The checkpoint's shards rewritten for this run, or None where they fit as they are; all ranks enter together.
 
     Raises:
-        CheckpointError: on every rank, when the shards do not fit and cannot be rewritten.
+        CheckpointError: on every rank, when the shards do not fit and cannot be rewritten, or were offloaded to files.
     """
     answer: tuple[Path | None, str | None] = (None, None)
     if checkpoint is not None and world.is_main:
@@ -32,8 +33,17 @@ def reshape(checkpoint: Path | None, config: TrainConfig, world: World) -> Path 
     return reshaped
 
 
+def _offloads(config: TrainConfig) -> tuple[str, str]:
+    return config.student.engine.offload_optimizer, config.student.engine.offload_parameters
+
+
 def _reshaped(checkpoint: Path, config: TrainConfig, size: int) -> Path | None:
     stage, ranks = config.student.engine.zero_stage, ranks_of(checkpoint)
+    if "nvme" in (*_offloads(config), *_offloads(load(TrainConfig, checkpoint / "config.yaml"))):
+        raise CheckpointError(
+            f"{checkpoint} cannot be continued: with `nvme`, DeepSpeed does not restore the optimizer's state. Export "
+            "it, and start a new run with that folder as student.backbone.pretrained"
+        )
     if ranks == size:
         return None
     what = f"{checkpoint} was written by {ranks} processes, this run has {size}"
