@@ -4,7 +4,9 @@
 
 Writes text files, shards and tokenizers for two settings:
 
-- ``tico``: TICO-19 in Swahili, Somali, Tagalog and Marathi; the last 400 lines are validation;
+- ``tico``: TICO-19 in Swahili, Hausa, Tagalog and Marathi; the last 400 lines are validation. Not Somali: from about
+  line 600 on its lines are not those of the English file (their lengths correlate by 0.04 to 0.34, where the other
+  languages have 0.96), and a student scores 0.07 where it has 0.65 in the others;
 - ``captions``: Multi30k in German, French, Czech and Portuguese with 1,500 pairs each, and in Bodo, Guarani, Quechua
   and Aymara with 300 each; the first 400 lines of its validation part are validation. (Portuguese and the last four
   come from extensions of Multi30k; Guarani, Quechua and Aymara are machine-made.)
@@ -52,7 +54,7 @@ def write_pair(folder: Path, part: str, language: str, english: list[str], other
 
 def tico(data: Path, folder: Path) -> list[str]:
     """TICO-19's development part, cut in two."""
-    languages = ["sw", "so", "tl", "mr"]
+    languages = ["sw", "ha", "tl", "mr"]
     for language in languages:
         stem = data / "tico19" / f"en-{language}" / f"tico19.en-{language}"
         english, other = (lines(stem.with_name(f"{stem.name}.{code}")) for code in ("en", language))
