@@ -7,6 +7,8 @@ from pydantic import Field, PositiveInt, model_validator
 
 from optical_scale.config.schema import Schema
 
+HubName = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+
 
 class ExportConfig(Schema):
     """`optical-scale export`: a checkpoint becomes a folder for transformers and sentence-transformers."""
@@ -30,6 +32,12 @@ class ExportConfig(Schema):
     """For the model card, in the Hub's spelling such as apache-2.0; null leaves it out."""
     corpora: dict[str, str] = {}
     """For the model card: licences of the training corpora by name, for example {europarl: cc0-1.0}."""
+    datasets: list[HubName] = []
+    """For the model card: training corpora that lie on the Hugging Face hub, owner/name."""
+    base_model: HubName | None = None
+    """For the model card: what the student started from; null takes the name that the hub's cache gives the folder."""
+    teacher: HubName | None = None
+    """For the model card: the teacher's name on the hub; null takes that of the cache, or else the folder's."""
     report: Path | None = None
     """For the model card: report.json of `optical-scale evaluate`, whose gap between languages it shows."""
     onnx: bool = False
@@ -37,7 +45,7 @@ class ExportConfig(Schema):
     extra `onnx`, and memory for the whole model."""
     max_shard_bytes: PositiveInt = 5_000_000_000
     """Weights are split into files of at most this size."""
-    push_to: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    push_to: HubName | None = None
     """Repository on the Hugging Face hub, owner/name, that receives the proved folder; created private if need be.
     Needs a login (`hf auth login` or HF_TOKEN)."""
 

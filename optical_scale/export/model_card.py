@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-import yaml
+from huggingface_hub import EvalResult, ModelCardData
 
 from optical_scale.backbones.encoder import EncoderContract
 from optical_scale.export.usage import use_late_interaction, use_text, use_vision, use_vision_text
@@ -22,6 +23,8 @@ class CardFacts:
         pairs: training pairs seen, by language.
         steps: optimizer updates.
         teacher: name of the frozen model, None for a model trained on pairs alone.
+        base_model: name on the hub of what the student started from, None if it has none.
+        datasets: names on the hub of the training corpora.
         objective: what was minimised, in words.
         hyperparameters: settings worth repeating, by name.
         corpora: names of the training corpora with their licences, None where it was not told.
@@ -37,6 +40,8 @@ class CardFacts:
     pairs: Mapping[str, int] = field(default_factory=dict)
     steps: int = 0
     teacher: str | None = None
+    base_model: str | None = None
+    datasets: Sequence[str] = ()
     objective: str = ""
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     corpora: Mapping[str, str | None] = field(default_factory=dict)
@@ -79,15 +84,43 @@ def _metadata(facts: CardFacts, contract: EncoderContract, layout: str) -> str:
     library = "PyLate" if text and layout == "pylate" else "sentence-transformers" if text or both else "transformers"
     extra = ["sentence-transformers", "multilingual"] if text or both else []
     extra += ["PyLate", "ColBERT", "multi-vector"] if text and layout == "pylate" else []
-    values: dict[str, Any] = {
-        "license": facts.license,
-        "language": sorted({tag.split("-")[0] for tag in facts.languages}),
-        "library_name": library,
-        "pipeline_tag": "sentence-similarity" if text else "image-feature-extraction",
-        "tags": ["optimal-transport", "distillation", *extra],
-    }
-    block = yaml.safe_dump({key: value for key, value in values.items() if value}, sort_keys=False)
-    return f"---\n{block}---\n"
+    values = ModelCardData(
+        license=facts.license,
+        language=sorted({tag.split("-")[0] for tag in facts.languages}) or None,
+        library_name=library,
+        pipeline_tag="sentence-similarity" if text else "image-feature-extraction",
+        tags=["optimal-transport", "distillation", *extra],
+        base_model=facts.base_model,
+        datasets=list(facts.datasets) or None,
+        model_name=facts.name,
+        eval_results=[result for row in facts.results for result in _eval_results(row)] or None,
+    )
+    return f"---\n{values.to_yaml()}\n---\n"
+
+
+def _eval_results(row: Mapping[str, Any]) -> list[EvalResult]:
+    """One result of the Hub's `model-index` for each metric of a language."""
+    return [
+        EvalResult(
+            task_type="information-retrieval",
+            dataset_type="held-out",
+            dataset_name=f"{row['evaluation'].replace('_', ' ')} ({row['language']})",
+            dataset_config=row["language"],
+            metric_type=name.lower(),
+            metric_name=f"{name}, {row['mode'].replace('_', ' ')}, {row['direction'].replace('_', ' ')}",
+            metric_value=value,
+        )
+        for name, value in row["metrics"].items()
+    ]
+
+
+def hub_name(folder: Path) -> str | None:
+    """What a folder of the hub's cache is called there, owner/name; None for any other folder."""
+    for part in folder.resolve().parts:
+        kind, _, name = part.partition("--")
+        if kind == "models" and "--" in name:
+            return name.replace("--", "/", 1)
+    return None
 
 
 def _summary(facts: CardFacts, contract: EncoderContract, parameters: int) -> str:

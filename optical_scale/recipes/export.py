@@ -11,7 +11,7 @@ from optical_scale.config.run import TrainConfig
 from optical_scale.errors import ConfigError
 from optical_scale.evaluation.schema import Report
 from optical_scale.export.hf import ExportReport, TextTower, export_huggingface
-from optical_scale.export.model_card import CardFacts
+from optical_scale.export.model_card import CardFacts, hub_name
 from optical_scale.export.push import push, require_token
 from optical_scale.export.source import choose_checkpoint
 from optical_scale.recipes.describe_objective import describe
@@ -87,6 +87,7 @@ def _card(config: ExportConfig, run: TrainConfig, checkpoint: Path) -> CardFacts
     state = TrainState.from_json(json.loads((checkpoint / "train_state.json").read_text(encoding="utf-8")))
     last = max((result["step"] for result in state.results), default=0)
     teacher = run.teacher.backbone if run.teacher else None
+    start = run.student.backbone.pretrained
     report = None if config.report is None else _report(config.report)
     return CardFacts(
         name=config.output.name,
@@ -94,11 +95,9 @@ def _card(config: ExportConfig, run: TrainConfig, checkpoint: Path) -> CardFacts
         languages=[*state.pairs, *([] if run.teacher else ["en"])],
         pairs=state.pairs,
         steps=state.step,
-        teacher=None
-        if teacher is None
-        else teacher.pretrained.name
-        if teacher.pretrained
-        else "a teacher from scratch",
+        teacher=None if teacher is None else config.teacher or _model_name(teacher.pretrained),
+        base_model=config.base_model or (hub_name(start) if start else None),
+        datasets=config.datasets,
         objective=describe(run.objective),
         hyperparameters=_hyperparameters(run),
         corpora=_corpora(config, run),
@@ -106,6 +105,10 @@ def _card(config: ExportConfig, run: TrainConfig, checkpoint: Path) -> CardFacts
         gaps=[] if report is None else [gap.model_dump(mode="json") for gap in report.gaps],
         groups=report.groups.model_dump(mode="json") if report and report.groups else {},
     )
+
+
+def _model_name(folder: Path | None) -> str:
+    return "a teacher from scratch" if folder is None else hub_name(folder) or folder.name
 
 
 def _report(path: Path) -> Report:

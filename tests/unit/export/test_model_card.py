@@ -1,9 +1,11 @@
 import re
+from pathlib import Path
 
 import yaml
+from huggingface_hub import ModelCardData
 
 from optical_scale.backbones.encoder import EncoderContract
-from optical_scale.export.model_card import CardFacts, model_card
+from optical_scale.export.model_card import CardFacts, hub_name, model_card
 from optical_scale.export.verify import Verification
 
 FACTS = CardFacts(
@@ -13,6 +15,8 @@ FACTS = CardFacts(
     pairs={"sw": 1200, "pt-BR": 34000},
     steps=1500,
     teacher="minilm",
+    base_model="owner/start",
+    datasets=["owner/bitext"],
     objective="<P, C>",
     hyperparameters={"learning rate": 0.0005},
     corpora={"europarl": "cc0-1.0", "news": None},
@@ -53,6 +57,21 @@ def test_metadata_block_is_yaml_for_the_hub():
     assert values["language"] == ["pt", "sw"]
     assert (values["license"], values["library_name"]) == ("mit", "sentence-transformers")
     assert values["pipeline_tag"] == "sentence-similarity"
+    assert (values["base_model"], values["datasets"]) == ("owner/start", ["owner/bitext"])
+
+
+def test_evaluations_are_read_back_by_the_hubs_own_library():
+    _, block, _ = render(FACTS, TEXT).split("---\n", 2)
+    first, second = ModelCardData(**yaml.safe_load(block)).eval_results
+    assert (first.metric_type, first.metric_value, first.dataset_config) == ("r@1", 0.8125, "sw")
+    assert second.metric_name == "MRR, dense, text to text"
+
+
+def test_only_folders_of_the_hubs_cache_have_a_name_there(tmp_path):
+    snapshot = tmp_path / "models--owner--some-model" / "snapshots" / "0123"
+    assert hub_name(snapshot) == "owner/some-model"
+    assert hub_name(tmp_path / "models--gpt2" / "snapshots" / "0123") is None
+    assert hub_name(Path("models/minilm")) is None
 
 
 def test_facts_are_told():
