@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     fields = [f"{name}={json.dumps(value)}" for name, value in given.items()]
     report = export(load(ExportConfig, None, [*fields, *arguments.overrides]))
-    print(f"{report.folder}: {report.parameters:,} parameters in {report.shards} files, {report.verification}")
+    print(f"{report.folder}: {report.parameters:,} parameters in {report.shards} weight files, {report.verification}")
     if report.onnx:
         print(f"onnx/model.onnx: {report.onnx}")
     if report.pushed:

@@ -121,14 +121,23 @@ def _write_layout(folder: Path, contract: EncoderContract, layout: Layout) -> Pa
     """Everything but weights that makes a text encoder's folder loadable; returns where the head belongs."""
     if contract.kind == "vision":
         return folder / sentence_transformers.DENSE
-    tokenizer = folder / "tokenizer_config.json"
-    if tokenizer.is_file():
-        values = json.loads(tokenizer.read_text(encoding="utf-8"))
-        write_json(tokenizer, values | {"model_max_length": contract.max_tokens})
+    _write_tokenizer_config(folder / "tokenizer_config.json", contract.max_tokens)
     width = int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["hidden_size"])
     if layout == "pylate":
         return pylate.write_layout(folder, contract, width)
     return sentence_transformers.write_layout(folder, contract, width)
+
+
+def _write_tokenizer_config(path: Path, max_tokens: int) -> None:
+    """The length limit, and names that transformers 4 knows too; version 5 understands both."""
+    if not path.is_file():
+        return
+    values = json.loads(path.read_text(encoding="utf-8")) | {"model_max_length": max_tokens}
+    if values.get("tokenizer_class") == "TokenizersBackend":
+        values["tokenizer_class"] = "PreTrainedTokenizerFast"
+    for name in ("backend", "is_local", "local_files_only"):  # about the process that saved it
+        values.pop(name, None)
+    write_json(path, values)
 
 
 def _write_weights(

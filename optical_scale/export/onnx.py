@@ -1,7 +1,8 @@
 """The encoder as one ONNX graph with dynamic axes, proved by ONNX Runtime against the training engine's vectors.
 
 The graph computes in float32: inputs ``input_ids`` and ``attention_mask`` (B, T), or ``pixel_values`` (B, C, H, W);
-outputs ``token_embeddings`` (B, T, D) after the head, and ``sentence_embedding`` (B, D), their mean at unit length.
+outputs ``last_hidden_state`` (B, T, H) of the backbone, which optimum and sentence-transformers' ONNX backend read,
+``token_embeddings`` (B, T, D) after the head, and ``sentence_embedding`` (B, D), their mean at unit length.
 Unlike the rest of an export this holds the whole model in memory.
 """
 
@@ -20,7 +21,7 @@ from optical_scale.errors import ExportError
 from optical_scale.export.verify import Reference, Verification, compare, reference_batch
 
 FILE = Path("onnx", "model.onnx")
-OUTPUTS = ("token_embeddings", "sentence_embedding")
+OUTPUTS = ("last_hidden_state", "token_embeddings", "sentence_embedding")
 INSTALL_HINT = "install them with `pip install optical-scale[onnx]`"
 
 
@@ -71,20 +72,27 @@ def write_onnx(folder: Path, reference: Path, *, trained_in: str, new_ids_V: Ten
 
 
 class _Text(nn.Module):
+    """What is exported: the outputs named above. torch's exporter wants the inputs by name."""
+
     def __init__(self, encoder: Encoder, normalize: bool) -> None:
         super().__init__()
         self.encoder = encoder
         self.normalize = normalize
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        x_BTD = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
-        return x_BTD, _pool(x_BTD, attention_mask, self.normalize)
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        states_BTH = self.encoder.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return self.outputs(states_BTH, attention_mask)
+
+    def outputs(self, states_BTH: Tensor, valid_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x_BTD = self.encoder.head(states_BTH)
+        # Without a head a clone, because an output has one name.
+        return states_BTH, x_BTD.clone() if x_BTD is states_BTH else x_BTD, _pool(x_BTD, valid_BT, self.normalize)
 
 
 class _Images(_Text):
-    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        x_BTD = self.encoder(pixel_values=pixel_values)
-        return x_BTD, _pool(x_BTD, torch.ones_like(x_BTD[..., 0]), self.normalize)
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+        states_BTH = self.encoder.backbone(pixel_values=pixel_values).last_hidden_state
+        return self.outputs(states_BTH, torch.ones_like(states_BTH[..., 0]))
 
 
 def _pool(x_BTD: Tensor, valid_BT: Tensor, normalize: bool) -> Tensor:
@@ -137,5 +145,5 @@ def _run(path: Path, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    found = session.run(list(OUTPUTS), {name: tensor.numpy() for name, tensor in inputs.items()})
+    found = session.run(list(OUTPUTS[1:]), {name: tensor.numpy() for name, tensor in inputs.items()})
     return torch.from_numpy(found[0]), torch.from_numpy(found[1])

@@ -37,6 +37,12 @@ def test_fp32_export_reproduces_the_engine_to_the_last_bit(exported, name):
     )
 
 
+def test_tokenizer_has_a_class_that_transformers_4_knows_and_nothing_of_the_process_that_saved_it(exported):
+    values = json.loads((exported["stage0"].folder / "tokenizer_config.json").read_text())
+    assert values["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert not {"backend", "is_local", "local_files_only"} & set(values)
+
+
 def test_bf16_training_is_compared_within_its_rounding(exported):
     assert 0 < exported["bf16"].verification.difference < exported["bf16"].verification.allowed
     assert not (exported["bf16"].folder / "2_Dense").exists()

@@ -40,17 +40,20 @@ def test_any_number_of_texts_and_tokens(exported, length):
         truncation=True, return_tensors="pt",
     )  # fmt: skip
     ids_BT, attention_BT = inputs["input_ids"][:, :length], inputs["attention_mask"][:, :length]
-    states_BTD, pooled_BD = run(folder, input_ids=ids_BT, attention_mask=attention_BT)
-    assert states_BTD.shape == (3, length, 8)
+    states_BTH, x_BTD, pooled_BD = run(folder, input_ids=ids_BT, attention_mask=attention_BT)
+    assert (states_BTH.shape[:2], x_BTD.shape) == ((3, length), (3, length, 8))
     model = SentenceTransformer(str(folder), device="cpu")
     with torch.no_grad():
-        expected_BD = model({"input_ids": ids_BT, "attention_mask": attention_BT})["sentence_embedding"]
+        inputs = {"input_ids": ids_BT, "attention_mask": attention_BT}
+        expected_BTH = model[0](dict(inputs))["token_embeddings"]
+        expected_BD = model(inputs)["sentence_embedding"]
+    torch.testing.assert_close(states_BTH, expected_BTH, rtol=0, atol=2e-6)
     torch.testing.assert_close(pooled_BD, expected_BD, rtol=0, atol=2e-6)
 
 
 def test_images(exported, runs):
     tensors = load_file(step_folder(runs["vision"]) / "reference.safetensors")
-    states_BTD, pooled_BD = run(exported["vision"].folder, pixel_values=tensors["pixels_BCHW"])
+    _, states_BTD, pooled_BD = run(exported["vision"].folder, pixel_values=tensors["pixels_BCHW"])
     torch.testing.assert_close(states_BTD, tensors["x_BTD"], rtol=0, atol=2e-6)
     torch.testing.assert_close(pooled_BD, functional.normalize(tensors["x_BTD"].mean(1)), rtol=0, atol=2e-6)
 
@@ -79,7 +82,7 @@ def bert(tmp_path):
 def test_bert(bert):
     folder, reference, tensors = bert
     assert write_onnx(folder, reference, trained_in="fp32").difference <= 2e-6
-    found_BTD, _ = run(folder, input_ids=tensors["ids_BT"][:1, :3], attention_mask=torch.ones(1, 3).long())
+    _, found_BTD, _ = run(folder, input_ids=tensors["ids_BT"][:1, :3], attention_mask=torch.ones(1, 3).long())
     assert found_BTD.shape == (1, 3, 16)
 
 
