@@ -209,11 +209,11 @@ def real_data():
 @pytest.mark.skipif(not (real_data() / "flickr30k_entities").is_dir(), reason="no real data beside the checkout")
 def test_real_annotations(tmp_path):
     root = real_data()
-    images = root / "flickr30k" / "flickr30k-images"
+    folder = root / "flickr30k" / "flickr30k-images"
     with_sentences = {path.stem for path in (root / "flickr30k_entities" / "Sentences").glob("*.txt")}
-    ids = sorted(with_sentences & {path.stem for path in images.glob("*.jpg")})[:40]
+    ids = sorted(with_sentences & {path.stem for path in folder.glob("*.jpg")})[:40]
     (tmp_path / "split.txt").write_text("\n".join(ids))
-    reader = Flickr30kEntitiesCorpus("f", root / "flickr30k_entities", tmp_path / "split.txt", images=images)
+    reader = Flickr30kEntitiesCorpus("f", root / "flickr30k_entities", tmp_path / "split.txt", images=folder)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         records = images(reader)
