@@ -16,6 +16,18 @@ class CorpusError(OpticalScaleError):
     """A corpus file is missing, empty, misaligned or malformed; the message names file and line."""
 
 
+class ImageError(CorpusError):
+    """An image of a corpus is missing or cannot be used.
+
+    Attributes:
+        reason: under which word it is counted where such images are left out.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class ShardError(OpticalScaleError):
     """A shard or manifest is missing, truncated or differs from what the manifest records.
 

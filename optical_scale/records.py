@@ -52,11 +52,19 @@ class Phrase:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """One caption in one language (BCP-47 tag) with the phrases annotated in it, possibly none."""
+    """One caption in one language (BCP-47 tag) with the phrases annotated in it, possibly none.
+
+    Attributes:
+        language: its tag.
+        text: plain text.
+        phrases: what the text names.
+        id: the source's own name of the sentence, unique within its language; empty where it has none.
+    """
 
     language: str
     text: str
     phrases: tuple[Phrase, ...] = ()
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,8 @@ class CaptionedImage:
         captions: all captions, in any order of languages.
         regions: boxes by entity id.
         corpus: name of the corpus.
+        image_id: the source's own name of the image; empty where it has none.
+        split: which part of the corpus the source puts it into, as ``train`` or ``restval``; empty where it has none.
     """
 
     key: str
@@ -82,6 +92,8 @@ class CaptionedImage:
     captions: tuple[Caption, ...]
     regions: Mapping[str, tuple[Box, ...]] = field(default_factory=dict)
     corpus: str = ""
+    image_id: str = ""
+    split: str = ""
 
 
 Record = TextPair | CaptionedImage

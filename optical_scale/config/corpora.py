@@ -5,10 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from optical_scale.config.schema import Schema
-
-CorpusName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=40)]
-"""Lower-case letters, digits, `-` and `_`: the name is the first part of every sample key."""
+from optical_scale.config.image_corpora import ImageCorpus
+from optical_scale.config.schema import CorpusName, Schema
 
 
 class _Named(Schema):
@@ -159,27 +157,8 @@ class CollectionPairs(_Bitext):
     """The folder; it must not be the one that the result is evaluated on."""
 
 
-class Flickr30kEntities(_Named):
-    """Images with captions whose phrases are linked to boxes, in the layout of Flickr30k-Entities."""
-
-    format: Literal["flickr30k_entities"] = "flickr30k_entities"
-    path: Path
-    """Folder of Sentences/ and Annotations/."""
-    split: Path
-    """File with one image id per line."""
-    languages: Annotated[list[str], Field(min_length=1)] = ["en"]
-    """en reads Sentences/, any other tag reads Sentences_{tag}/."""
-    images: Path | None = None
-    """Folder of the images; null means images/ inside `path`."""
-
-    @property
-    def key_prefixes(self) -> list[str]:
-        """What the keys of the corpus start with."""
-        return [self.name]
-
-
 Bitext = Moses | Opus | Table | JsonLines | Tmx | Bible | Squad | Parquet | Parallel | CollectionPairs
 """Formats of sentence pairs."""
 
-Corpus = Annotated[Bitext | Flickr30kEntities, Field(discriminator="format")]
+Corpus = Annotated[Bitext | ImageCorpus, Field(discriminator="format")]
 """One corpus; `format` chooses the schema."""

@@ -1,6 +1,11 @@
-"""The base of every configuration model."""
+"""The base of every configuration model, and names that several share."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+CorpusName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=40)]
+"""Lower-case letters, digits, `-` and `_`: the name is the first part of every sample key."""
 
 
 class Schema(BaseModel):

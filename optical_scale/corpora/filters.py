@@ -14,7 +14,7 @@ from typing import Literal
 
 from tokenizers import Tokenizer
 
-from optical_scale.corpora.reader import read_lines
+from optical_scale.corpora.reader import PART, LeftOut, read_lines
 from optical_scale.corpora.seen import SeenDigests
 from optical_scale.errors import CorpusError
 from optical_scale.records import Record, TextPair
@@ -28,31 +28,39 @@ class DropCounts:
     """Numbers of records kept and dropped.
 
     Attributes:
-        kept: by (corpus, language); images have the language ``""``.
-        dropped: by (corpus, language, reason).
+        kept: by (corpus, language); images have the language ``""``, their captions their own.
+        dropped: by (corpus, language, reason), captions of images included.
+        parts: the same for boxes and phrases that were left out of records kept otherwise.
     """
 
     def __init__(self) -> None:
         self.kept: Counter[tuple[str, str]] = Counter()
         self.dropped: Counter[tuple[str, str, str]] = Counter()
+        self.parts: Counter[tuple[str, str, str]] = Counter()
 
     def reasons(self, corpus: str, language: str) -> dict[str, int]:
         """Dropped records of one corpus and language by reason, most frequent first."""
         return {key[2]: n for key, n in self.dropped.most_common() if key[:2] == (corpus, language)}
 
 
-def filtered(records: Iterable[Record], rules: Iterable[Rule], counts: DropCounts) -> Iterator[Record]:
-    """Yield the records that no rule drops and count all of them.
+def filtered(records: Iterable[Record | LeftOut], rules: Iterable[Rule], counts: DropCounts) -> Iterator[Record]:
+    """Yield the records that no rule drops and count all of them, and what readers left out.
 
     Pairs with a blank side are always dropped. Images pass: their choice is the split file.
     """
     rules = (blank, *rules)
     for record in records:
+        if isinstance(record, LeftOut):
+            kind = counts.parts if record.reason.startswith(PART) else counts.dropped
+            kind[record.corpus, record.language, record.reason] += record.number
+            continue
         if isinstance(record, TextPair):
             language = record.language
             reason = next((found for rule in rules if (found := rule(record))), None)
         else:
             language, reason = "", None
+            for caption in record.captions:
+                counts.kept[record.corpus, caption.language] += 1
         if reason is None:
             counts.kept[record.corpus, language] += 1
             yield record
@@ -60,7 +68,7 @@ def filtered(records: Iterable[Record], rules: Iterable[Rule], counts: DropCount
             counts.dropped[record.corpus, language, reason] += 1
 
 
-def unicode_normalized(records: Iterable[Record], form: UnicodeForm) -> Iterator[Record]:
+def unicode_normalized(records: Iterable[Record | LeftOut], form: UnicodeForm) -> Iterator[Record | LeftOut]:
     """Yield the records with the texts of pairs in one Unicode form; images pass, their phrases count characters."""
     for record in records:
         if isinstance(record, TextPair):

@@ -4,25 +4,21 @@ Plummer et al., "Flickr30k Entities: Collecting Region-to-Phrase Correspondences
 ICCV 2015. Folder layout as published: ``Sentences/{id}.txt`` and ``Annotations/{id}.xml``, images beside them.
 """
 
-import io
 import re
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from optical_scale.corpora.captioned import Faults, read_image_list
+from optical_scale.corpora.entity_boxes import Annotation, read_annotation
+from optical_scale.corpora.pictures import SUFFIXES, UNCHANGED, PictureRule, check_image_name, read_picture
+from optical_scale.corpora.reader import PART, LeftOut, check_language, read_lines, sanitize_key
+from optical_scale.errors import CorpusError, ImageError
+from optical_scale.records import Caption, CaptionedImage, Phrase
 
-from optical_scale.corpora.reader import check_language, read_lines, sanitize_key
-from optical_scale.errors import CorpusError
-from optical_scale.records import Box, Caption, CaptionedImage, Phrase
-
-_SUFFIXES = (".jpg", ".jpeg", ".png")
-_EXTENSIONS = {"JPEG": "jpg", "PNG": "png"}
 _PHRASE = re.compile(r"\[/EN#(?P<entity>[0-9]+)/(?P<kind>[^\s\[\]]+) (?P<text>[^\[\]]+)\]")
 _MARKER = re.compile(r"\[/?EN#|\[/[A-Z]{2}#")
-_ASPECT_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,15 @@ class Flickr30kEntitiesCorpus:
         split_file: one image id per line, with or without ``.jpg``.
         languages: tags; ``en`` reads ``Sentences/{id}.txt``, another reads ``Sentences_{tag}/{id}.txt`` of the same
             syntax, whose entity ids mean the same boxes.
-        images: folder of ``{id}.jpg`` or ``{id}.png``, in any resolution of the annotated aspect ratio.
+        images: folder of ``{id}.jpg`` or another suffix, in any resolution of the annotated aspect ratio.
+        rule: how images are stored.
+        faults: ``error`` stops at the first image that is missing or unusable, ``drop`` leaves it out and counts it.
+
+    Samples carry the image id, the split file's name without suffix, and sentence ids ``{image id}#{n}``, n from 0.
+    Left out and counted: objects without a box (``part:scene_without_box``, ``part:object_without_box``). Kept and
+    counted: boxes cut at the border (``part:box_clipped``), phrases whose entity has no box in the file
+    (``part:phrase_without_box``) or is not named there at all (``part:phrase_not_annotated``). Phrases of entity 0 mean
+    nothing visible and are not counted.
 
     Raises:
         CorpusError: a language is no tag, or none is given.
@@ -46,6 +50,8 @@ class Flickr30kEntitiesCorpus:
     split_file: Path
     languages: tuple[str, ...] = ("en",)
     images: Path | None = None
+    rule: PictureRule = UNCHANGED
+    faults: Faults = "error"
 
     def __post_init__(self) -> None:
         if not self.languages:
@@ -62,61 +68,82 @@ class Flickr30kEntitiesCorpus:
         return len(self._image_paths)
 
     @cached_property
-    def _image_paths(self) -> dict[str, Path]:
-        """Path by image id, in split order, after checking that every file exists."""
-        ids = self._read_split()
+    def _image_paths(self) -> dict[str, Path | None]:
+        """Path by image id, in split order, after checking that every file exists; None only where that is allowed."""
+        lines = read_image_list(self.split_file)
+        ids = [check_image_name(image_id, f"{self.split_file}:{line}") for image_id, line in lines.items()]
         folder = self.images or self.folder / "images"
         if not folder.is_dir():
             raise CorpusError(f"{folder}: no such folder; expected the images {{id}}.jpg or {{id}}.png")
-        by_id = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES}
-        _check_all_there(self.split_file, ids, folder / "{id}.jpg", set(by_id))
+        by_id = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
+        if self.faults == "error":
+            _check_all_there(self.split_file, ids, folder / "{id}.jpg", set(by_id))
         for language in self.languages:
             texts = self._sentences(language)
             _check_all_there(self.split_file, ids, texts / "{id}.txt", {path.stem for path in texts.glob("*.txt")})
         boxes = self.folder / "Annotations"
         _check_all_there(self.split_file, ids, boxes / "{id}.xml", {path.stem for path in boxes.glob("*.xml")})
-        return {image_id: by_id[image_id] for image_id in ids}
-
-    def _read_split(self) -> list[str]:
-        lines: dict[str, int] = {}
-        for number, line in enumerate(read_lines(self.split_file), start=1):
-            image_id = line.strip().removesuffix(".jpg")
-            if not image_id:
-                continue
-            if not re.fullmatch(r"[\w-]+", image_id, re.ASCII):
-                raise CorpusError(f"{self.split_file}:{number}: {line!r} is no image id; expected one per line")
-            if (first := lines.setdefault(image_id, number)) != number:
-                raise CorpusError(f"{self.split_file}:{number}: image {image_id} is also on line {first}; remove one")
-        if not lines:
-            raise CorpusError(f"{self.split_file}: the file is empty; expected one image id per line")
-        return list(lines)
+        return {image_id: by_id.get(image_id) for image_id in ids}
 
     def _sentences(self, language: str) -> Path:
         return self.folder / ("Sentences" if language == "en" else f"Sentences_{language}")
 
-    def __iter__(self) -> Iterator[CaptionedImage]:
+    def __iter__(self) -> Iterator[CaptionedImage | LeftOut]:
         """Stream the images in the order of the split file.
 
         Raises:
-            CorpusError: as :meth:`count`, before the first image; or a file is malformed, with file and line.
+            CorpusError: as :meth:`count`, before the first image; or a file is malformed, with file and line; or an
+                image is unusable, unless faults are dropped.
         """
         self.count()
         for image_id, path in self._image_paths.items():
-            image, extension, size = _read_image(path)
+            captions = tuple(
+                caption
+                for language in self.languages
+                for caption in read_captions(self._sentences(language) / f"{image_id}.txt", language)
+            )
+            try:
+                if path is None:
+                    raise ImageError(f"{self.split_file}: image {image_id} has no file", "missing_image")
+                picture = read_picture(path, self.rule)
+            except ImageError as error:
+                if self.faults == "error":
+                    raise
+                yield LeftOut(self.name, "", error.reason)
+                yield from (LeftOut(self.name, caption.language, error.reason) for caption in captions)
+                continue
+            size = picture.width, picture.height
+            annotation = read_annotation(self.folder / "Annotations" / f"{image_id}.xml", size)
             yield CaptionedImage(
                 key=sanitize_key(f"{self.name}-{image_id}"),
-                image=image,
-                extension=extension,
-                width=size[0],
-                height=size[1],
-                captions=tuple(
-                    caption
-                    for language in self.languages
-                    for caption in read_captions(self._sentences(language) / f"{image_id}.txt", language)
-                ),
-                regions=read_regions(self.folder / "Annotations" / f"{image_id}.xml", size),
+                image=picture.content,
+                extension=picture.extension,
+                width=picture.width,
+                height=picture.height,
+                captions=captions,
+                regions=annotation.regions,
                 corpus=self.name,
+                image_id=image_id,
+                split=self.split_file.stem,
             )
+            yield from self._parts(annotation, captions)
+
+    def _parts(self, annotation: Annotation, captions: tuple[Caption, ...]) -> Iterator[LeftOut]:
+        """What of one image was cut, or leads nowhere."""
+        counts = {
+            ("", "scene_without_box"): annotation.scenes,
+            ("", "object_without_box"): annotation.unseen,
+            ("", "box_clipped"): annotation.clipped,
+        }
+        for caption in captions:
+            for phrase in caption.phrases:
+                if phrase.entity not in annotation.regions and phrase.entity != "0":
+                    known = phrase.entity in annotation.boxless
+                    reason = "phrase_without_box" if known else "phrase_not_annotated"
+                    counts[caption.language, reason] = counts.get((caption.language, reason), 0) + 1
+        for (language, reason), number in counts.items():
+            if number:
+                yield LeftOut(self.name, language, PART + reason, number)
 
 
 def _check_all_there(split: Path, ids: list[str], pattern: Path, present: set[str]) -> None:
@@ -136,14 +163,16 @@ def read_captions(path: Path, language: str) -> tuple[Caption, ...]:
     """
     lines = enumerate(read_lines(path), start=1)
     captions = tuple(
-        _parse_caption(line.strip(), language, f"{path}:{number}") for number, line in lines if line.strip()
+        _parse_caption(line.strip(), language, f"{path}:{number}", f"{path.stem}#{number - 1}")
+        for number, line in lines
+        if line.strip()
     )
     if not captions:
         raise CorpusError(f"{path}: the file has no caption; expected one per line")
     return captions
 
 
-def _parse_caption(line: str, language: str, where: str) -> Caption:
+def _parse_caption(line: str, language: str, where: str, sentence: str) -> Caption:
     text, phrases, position = "", [], 0
     for match in _PHRASE.finditer(line):
         text += line[position : match.start()]
@@ -156,85 +185,4 @@ def _parse_caption(line: str, language: str, where: str) -> Caption:
             f"{where}: malformed phrase at {text[marker.start() : marker.start() + 40]!r}; "
             "expected `[/EN#id/type words]` with a closing bracket and no bracket inside"
         )
-    return Caption(language, text, tuple(phrases))
-
-
-def read_regions(path: Path, size: tuple[int, int]) -> Mapping[str, tuple[Box, ...]]:
-    """Read the boxes of one annotation file, by entity id, scaled to an image of ``size`` (width, height) pixels.
-
-    Files count pixels from 1 and include the last one; boxes here count from 0 and exclude it. Entities without a box
-    (``<scene>1``, ``<nobndbox>1``) are absent from the result.
-
-    Raises:
-        CorpusError: the XML is malformed or declares a DOCTYPE, a box is empty or outside, or the annotated picture has
-            another aspect ratio than the image.
-    """
-    root = _parse_xml(path)
-    annotated = _number(root, "size/width", path), _number(root, "size/height", path)
-    if min(annotated) < 1 or abs(size[0] * annotated[1] / (size[1] * annotated[0]) - 1) > _ASPECT_TOLERANCE:
-        raise CorpusError(
-            f"{path}: describes a picture of {annotated[0]:g}x{annotated[1]:g} pixels, the image has "
-            f"{size[0]}x{size[1]}, another shape; expected the annotated picture, resized at most"
-        )
-    regions: dict[str, list[Box]] = {}
-    for number, entry in enumerate(root.iterfind("object"), start=1):
-        names = [(name.text or "").strip() for name in entry.iterfind("name")]
-        if not names or "" in names:
-            raise CorpusError(f"{path}: object {number} has no <name>; expected the entity ids it shows")
-        if entry.find("bndbox") is not None:
-            box = _read_box(entry, annotated, size, f"{path}: object {number}", path)
-            for name in names:
-                regions.setdefault(name, []).append(box)
-    return {name: tuple(boxes) for name, boxes in regions.items()}
-
-
-def _read_box(
-    entry: ElementTree.Element, annotated: tuple[float, float], size: tuple[int, int], where: str, path: Path
-) -> Box:
-    left, top, right, bottom = (_number(entry, f"bndbox/{side}", path) for side in ("xmin", "ymin", "xmax", "ymax"))
-    scale_x, scale_y = size[0] / annotated[0], size[1] / annotated[1]
-    box = Box(
-        left=max(left - 1, 0) * scale_x,
-        top=max(top - 1, 0) * scale_y,
-        right=min(right, annotated[0]) * scale_x,
-        bottom=min(bottom, annotated[1]) * scale_y,
-    )
-    if box.left >= box.right or box.top >= box.bottom:
-        raise CorpusError(
-            f"{where}: box ({left:g}, {top:g}, {right:g}, {bottom:g}) is empty or outside the picture of "
-            f"{annotated[0]:g}x{annotated[1]:g} pixels; correct or remove it"
-        )
-    return box
-
-
-def _parse_xml(path: Path) -> ElementTree.Element:
-    text = "\n".join(read_lines(path))
-    if "<!DOCTYPE" in text:  # entity definitions can make a small file expand without bound
-        raise CorpusError(f"{path}: declares a DOCTYPE, which annotation files do not need; remove it")
-    try:
-        return ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        raise CorpusError(f"{path}:{error.position[0]}: not well-formed XML ({error}); fetch the file again") from None
-
-
-def _number(element: ElementTree.Element, name: str, path: Path) -> float:
-    text = element.findtext(name)
-    try:
-        return float(text or "")
-    except ValueError:
-        raise CorpusError(f"{path}: <{name}> is {text!r}; expected a number of pixels") from None
-
-
-def _read_image(path: Path) -> tuple[bytes, str, tuple[int, int]]:
-    """The file's bytes, ``jpg`` or ``png`` by content, and (width, height); decoded once to find damage now."""
-    content = path.read_bytes()
-    try:
-        with Image.open(io.BytesIO(content), formats=tuple(_EXTENSIONS)) as image:
-            extension, size = _EXTENSIONS[image.format or ""], image.size
-            image.draft("RGB", (max(size[0] // 8, 1), max(size[1] // 8, 1)))  # reads all bytes, skips most arithmetic
-            image.load()
-    except UnidentifiedImageError:
-        raise CorpusError(f"{path}: neither JPEG nor PNG; convert it") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise CorpusError(f"{path}: the image is damaged ({error}); fetch it again") from None
-    return content, extension, size
+    return Caption(language, text, tuple(phrases), sentence)

@@ -37,6 +37,27 @@ class Member:
 TextFile = Path | Member
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What a reader itself leaves out, in the stream of its records, so that it is counted where they are.
+
+    Attributes:
+        corpus: name of the corpus.
+        language: of the captions left out; ``""`` for images and for parts of them.
+        reason: a word for it. With :data:`PART` before it, parts of records that are kept otherwise.
+        number: how many.
+    """
+
+    corpus: str
+    language: str
+    reason: str
+    number: int = 1
+
+
+PART = "part:"
+"""Start of reasons that count boxes or phrases, not records."""
+
+
 class CorpusReader(Protocol):
     """A corpus on disk. Iterating streams its records in file order and may be repeated."""
 
@@ -49,14 +70,14 @@ class CorpusReader(Protocol):
         """BCP-47 tags of the texts beside English."""
 
     def count(self) -> int:
-        """Number of records that iterating yields; checks that the files exist and fit together.
+        """Number of records that iterating yields or leaves out; checks that the files exist and fit together.
 
         Raises:
             CorpusError: a file is missing, empty or misaligned.
         """
 
-    def __iter__(self) -> Iterator[Record]:
-        """Stream the records.
+    def __iter__(self) -> Iterator[Record | LeftOut]:
+        """Stream the records, and between them what had to be left out.
 
         Raises:
             CorpusError: as :meth:`count`, or content is malformed; the message names file and line.

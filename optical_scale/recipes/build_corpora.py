@@ -10,7 +10,6 @@ from optical_scale.config.corpora import (
     Bible,
     CollectionPairs,
     Corpus,
-    Flickr30kEntities,
     JsonLines,
     Moses,
     Opus,
@@ -20,10 +19,16 @@ from optical_scale.config.corpora import (
     Table,
     Tmx,
 )
+from optical_scale.config.image_corpora import (
+    CaptionLines,
+    Crossmodal3600,
+    Flickr30kEntities,
+    FlickrCaptions,
+    Karpathy,
+)
 from optical_scale.corpora.bible import BibleCorpus
 from optical_scale.corpora.collections.pairs import CollectionCorpus
 from optical_scale.corpora.filters import Duplicates, HeldOut, LengthBounds, LengthRatio, Rule, TokenRatio, untranslated
-from optical_scale.corpora.flickr30k_entities import Flickr30kEntitiesCorpus
 from optical_scale.corpora.jsonl import JsonLinesCorpus
 from optical_scale.corpora.moses import MosesCorpus
 from optical_scale.corpora.opus import OpusCorpus
@@ -35,6 +40,7 @@ from optical_scale.corpora.seen import SeenDigests
 from optical_scale.corpora.squad import SquadCorpus
 from optical_scale.corpora.table import TableCorpus
 from optical_scale.corpora.tmx import TmxCorpus
+from optical_scale.recipes.build_image_corpora import build_image_corpus
 
 
 def build_corpus(config: Corpus, folder: Path) -> CorpusReader:
@@ -79,14 +85,8 @@ def build_corpus(config: Corpus, folder: Path) -> CorpusReader:
             return ParallelCorpus(config.name, folder, config.source, config.target, codes)
         case CollectionPairs():
             return CollectionCorpus(config.name, folder / config.path, config.language)
-        case Flickr30kEntities():
-            return Flickr30kEntitiesCorpus(
-                config.name,
-                folder / config.path,
-                folder / config.split,
-                tuple(config.languages),
-                folder / config.images if config.images else None,
-            )
+        case Flickr30kEntities() | FlickrCaptions() | Karpathy() | CaptionLines() | Crossmodal3600():
+            return build_image_corpus(config, folder)
         case _:
             assert_never(config)
 

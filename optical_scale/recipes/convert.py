@@ -34,7 +34,8 @@ def convert(config: ConvertConfig) -> Manifest:
         for record in filtered(records, rules, counts):
             writer.add(record)
         _log_counts(counts)
-        manifest = writer.finish(Dropped(*key, number) for key, number in counts.dropped.items())
+        left_out = (counts.dropped + counts.parts).items()
+        manifest = writer.finish(Dropped(*key, number) for key, number in left_out)
     logger.info(
         "%s: %s samples in %s shards, %s MB",
         config.output,
@@ -58,3 +59,5 @@ def _log_counts(counts: DropCounts) -> None:
             f"{sum(reasons.values()):,}",
             "".join(f", {reason} {number:,}" for reason, number in reasons.items()),
         )
+    for (corpus, language, reason), number in sorted(counts.parts.items()):
+        logger.info("%s%s: %s %s", corpus, f" ({language})" if language else "", f"{number:,}", reason)

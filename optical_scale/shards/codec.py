@@ -45,7 +45,9 @@ def encode(record: Record) -> bytes:
 
 
 def _image_fields(record: CaptionedImage) -> dict[str, Any]:
-    return {
+    """Ids that a source does not have are left out."""
+    named = {"image_id": record.image_id, "split": record.split}
+    return {name: value for name, value in named.items() if value} | {
         "width": record.width,
         "height": record.height,
         "captions": [
@@ -57,6 +59,7 @@ def _image_fields(record: CaptionedImage) -> dict[str, Any]:
                     for phrase in caption.phrases
                 ],
             }
+            | ({"id": caption.id} if caption.id else {})
             for caption in record.captions
         ],
         "regions": {
@@ -115,11 +118,18 @@ def _to_record(key: str, members: dict[str, bytes]) -> Record:
             width=fields["width"],
             height=fields["height"],
             captions=tuple(
-                Caption(item["language"], item["text"], tuple(Phrase(**phrase) for phrase in item["phrases"]))
+                Caption(
+                    item["language"],
+                    item["text"],
+                    tuple(Phrase(**phrase) for phrase in item["phrases"]),
+                    item.get("id", ""),
+                )
                 for item in fields["captions"]
             ),
             regions={entity: tuple(Box(*corners) for corners in boxes) for entity, boxes in fields["regions"].items()},
             corpus=fields["corpus"],
+            image_id=fields.get("image_id", ""),
+            split=fields.get("split", ""),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"fields of {key}.json do not fit: {error!r}") from None

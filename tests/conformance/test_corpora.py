@@ -63,6 +63,56 @@ def flickr30k_entities(folder):
     }
 
 
+def photographs(folder, names):
+    (folder / "images").mkdir()
+    for number, name in enumerate(names):
+        Image.new("RGB", (40, 30), (80 * number, 0, 0)).save(folder / "images" / name, "JPEG")
+
+
+def flickr_captions(folder):
+    photographs(folder, [f"{n}.jpg" for n in range(3)])
+    rows = [f"{n}.jpg#{k}\tcaption {k}\u2028of {n}" for n in range(3) for k in range(2)]
+    (folder / "x.token").write_text("\n".join(rows), encoding="utf-8")
+    rows = ["image_name| comment_number| comment", *(f"{n}.jpg| 0| Bild {n}" for n in range(3))]
+    (folder / "de.csv").write_text("\n".join(rows))
+    captions = {"en": "x.token", "de": "de.csv"}
+    return {"format": "flickr_captions", "name": "c", "images": "images", "captions": captions}
+
+
+def karpathy(folder):
+    photographs(folder, [f"{n}.jpg" for n in range(3)])
+    rows = [
+        {"filename": f"{n}.jpg", "split": "val", "sentences": [{"raw": f"caption {n}", "tokens": [], "sentid": n}]}
+        for n in range(3)
+    ]
+    (folder / "x.json").write_text(json.dumps({"images": rows}, indent=1))
+    return {"format": "karpathy", "name": "c", "images": "images", "path": "x.json"}
+
+
+def caption_lines(folder):
+    photographs(folder, [f"{n}.jpg" for n in range(3)])
+    (folder / "list.txt").write_text("0.jpg\n1.jpg\n2.jpg\n")
+    for code in ("de", "fr"):
+        (folder / f"x.{code}").write_text("eins\nzwei\u2028und mehr\ndrei\n", encoding="utf-8")
+    captions = {"de": "x.de", "fr": ["x.fr", "x.fr"]}
+    return {"format": "caption_lines", "name": "c", "images": "images", "image_list": "list.txt", "captions": captions}
+
+
+def crossmodal3600(folder):
+    photographs(folder, [f"{n:016x}.jpg" for n in range(3)])
+    rows = [
+        {
+            "image/key": f"{n:016x}",
+            "image/locale": "en",
+            **{code: {"caption": [f"{code} {n}"]} for code in ("en", "sw")},
+        }
+        for n in range(3)
+    ]
+    (folder / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    languages = ["en", "sw"]
+    return {"format": "crossmodal3600", "name": "c", "images": "images", "path": "x.jsonl", "languages": languages}
+
+
 PAIRS = [("one", "moja"), ('two\u2028still "two"', "mbili"), ("three", "tatu")]
 
 
@@ -154,6 +204,10 @@ FORMATS = {
     "parquet": Format(parquet, "x.parquet", complaint=": cannot be read"),
     "parallel": Format(parallel, "dev.swh"),
     "collection": Format(collection, "x/manifest.json", complaint=": cannot be read"),
+    "flickr_captions": Format(flickr_captions, "x.token", ("en", "de")),
+    "karpathy": Format(karpathy, "x.json", ("en",), complaint=": not JSON"),
+    "caption_lines": Format(caption_lines, "x.fr", ("de", "fr")),
+    "crossmodal3600": Format(crossmodal3600, "x.jsonl", ("en", "sw")),
     "flickr30k_entities": Format(flickr30k_entities, "Sentences/1.txt", ("en", "de")),
 }
 

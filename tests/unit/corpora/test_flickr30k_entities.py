@@ -1,14 +1,18 @@
 import io
 import os
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from optical_scale.corpora.flickr30k_entities import Flickr30kEntitiesCorpus, read_captions, read_regions
+from optical_scale.corpora.entity_boxes import read_annotation
+from optical_scale.corpora.flickr30k_entities import Flickr30kEntitiesCorpus, read_captions
+from optical_scale.corpora.pictures import PictureRule
+from optical_scale.corpora.reader import LeftOut
 from optical_scale.errors import CorpusError
-from optical_scale.records import Box, Caption, Phrase
+from optical_scale.records import Box, Caption, CaptionedImage, Phrase
 
 SENTENCE = "[/EN#1/people/animals Two dogs] near [/EN#0/notvisual it] and [/EN#2/scene a beach] ."
 ANNOTATION = """<annotation>
@@ -43,8 +47,16 @@ def corpus(folder, **options):
     return Flickr30kEntitiesCorpus("f30k", folder, folder / "train.txt", **options)
 
 
+def images(reader):
+    return [record for record in reader if isinstance(record, CaptionedImage)]
+
+
+def left_out(reader):
+    return [record for record in reader if isinstance(record, LeftOut)]
+
+
 def test_captions_phrases_and_boxes(folder):
-    first, second = corpus(folder, languages=("en", "de"))
+    first, second = images(corpus(folder, languages=("en", "de")))
     assert (first.key, second.key, first.corpus) == ("f30k-10", "f30k-7", "f30k")
     assert (first.extension, first.width, first.height) == ("jpg", 100, 50)
     assert first.image == (folder / "images" / "10.jpg").read_bytes()
@@ -56,16 +68,17 @@ def test_captions_phrases_and_boxes(folder):
         ("0", "notvisual", "it"),
         ("2", "scene", "a beach"),
     ]
-    assert first.captions[1] == Caption("en", "A plain caption .")
-    assert first.captions[2] == Caption("de", "Zwei Hunde am Strand .", (Phrase("1", "people", 0, 10),))
+    assert first.captions[1] == Caption("en", "A plain caption .", (), "10#1")
+    assert first.captions[2] == Caption("de", "Zwei Hunde am Strand .", (Phrase("1", "people", 0, 10),), "10#0")
+    assert (first.image_id, first.split) == ("10", "train")
     assert first.regions == {"1": (Box(0, 0, 100, 50), Box(10, 5, 20, 10)), "3": (Box(0, 0, 100, 50),)}
 
 
 def test_boxes_follow_a_resized_image(folder):
-    regions = read_regions(folder / "Annotations" / "10.xml", (200, 100))
+    regions = read_annotation(folder / "Annotations" / "10.xml", (200, 100)).regions
     assert regions["1"][1] == Box(20, 10, 40, 20)
     with pytest.raises(CorpusError, match=r"10\.xml: describes a picture of 100x50 pixels, the image has 50x100"):
-        read_regions(folder / "Annotations" / "10.xml", (50, 100))
+        read_annotation(folder / "Annotations" / "10.xml", (50, 100))
 
 
 def test_png_and_wrong_suffix_are_told_by_content(folder):
@@ -77,7 +90,7 @@ def test_png_and_wrong_suffix_are_told_by_content(folder):
     ("split", "message"),
     [
         ("10\n7\n10\n", r"train\.txt:3: image 10 is also on line 1"),
-        ("10\n../7\n", r"train\.txt:2: '\.\./7' is no image id"),
+        ("10\n..\n", r"train\.txt:2: '\.\.' is no safe name"),
         ("\n", r"train\.txt: the file is empty"),
         ("10\n8\n9\n", r"lists 3 images, but 2 have no file .*images/\{id\}\.jpg; the first is 8"),
     ],
@@ -128,6 +141,9 @@ def test_file_without_captions(tmp_path):
         ("<xmin>11</xmin>", "<xmin>eleven</xmin>", r"<bndbox/xmin> is 'eleven'"),
         ("<xmin>11</xmin>", "<xmin>21</xmin>", r"object 2: box \(21, 6, 20, 10\) is empty or outside"),
         ("<name>2</name>", "", "object 3 has no <name>"),
+        ("<xmin>11</xmin>", "<xmin>nan</xmin>", r"<bndbox/xmin> is 'nan'"),
+        ("<xmax>20</xmax>", "<xmax>107</xmax>", r"object 2: box \(11, 6, 107, 10\) is empty or outside"),
+        ("<scene>1</scene><nobndbox>1</nobndbox>", "", r"object 3 has no <bndbox>"),
         ("<size><width>100</width>", "<size>", r"<size/width> is None"),
     ],
 )
@@ -135,16 +151,54 @@ def test_malformed_annotation(folder, old, new, message):
     path = folder / "Annotations" / "10.xml"
     path.write_text(ANNOTATION.replace(old, new, 1))
     with pytest.raises(CorpusError, match=message):
-        read_regions(path, (100, 50))
+        read_annotation(path, (100, 50))
 
 
 def test_damaged_images_are_found_at_conversion(folder):
     (folder / "images" / "7.jpg").write_bytes(picture()[:800])
     with pytest.raises(CorpusError, match=r"7\.jpg: the image is damaged"):
         list(corpus(folder))
-    (folder / "images" / "7.jpg").write_bytes(b"GIF89a")
-    with pytest.raises(CorpusError, match=r"7\.jpg: neither JPEG nor PNG"):
+    (folder / "images" / "7.jpg").write_bytes(b"BM89a")
+    with pytest.raises(CorpusError, match=r"7\.jpg: starts with b'BM89a', which is none of JPEG"):
         list(corpus(folder))
+
+
+def test_unusable_images_may_be_left_out_and_are_counted(folder):
+    (folder / "images" / "7.jpg").write_bytes(picture()[:800])
+    (folder / "images" / "10.jpg").unlink()
+    reader = corpus(folder, faults="drop")
+    assert reader.count() == 2
+    assert images(reader) == []
+    counts = Counter((item.language, item.reason) for item in left_out(reader))
+    assert counts == {
+        ("", "missing_image"): 1,
+        ("en", "missing_image"): 2,
+        ("", "damaged_image"): 1,
+        ("en", "damaged_image"): 2,
+    }
+
+
+def test_what_has_no_box_and_what_is_cut_is_counted(folder):
+    (folder / "train.txt").write_text("10\n")
+    text = ANNOTATION.replace("<ymin>6</ymin>", "<ymin>-1</ymin>")
+    text = text.replace("</annotation>", "<object><name>9</name><nobndbox>1</nobndbox></object></annotation>")
+    (folder / "Annotations" / "10.xml").write_text(text)
+    (folder / "Sentences" / "10.txt").write_text(f"{SENTENCE}\n[/EN#8/other sand] [/EN#9/other air] [/EN#1/people x]\n")
+    reader = corpus(folder)
+    assert left_out(reader) == [
+        LeftOut("f30k", "", "part:scene_without_box", 1),
+        LeftOut("f30k", "", "part:object_without_box", 1),
+        LeftOut("f30k", "", "part:box_clipped", 1),
+        LeftOut("f30k", "en", "part:phrase_without_box", 2),
+        LeftOut("f30k", "en", "part:phrase_not_annotated", 1),
+    ]
+    assert images(reader)[0].regions["1"][1] == Box(10, 0, 20, 10)
+
+
+def test_boxes_follow_an_image_that_is_made_smaller(folder):
+    record = images(corpus(folder, rule=PictureRule(short_side=25)))[0]
+    assert (record.width, record.height) == (50, 25)
+    assert record.regions["1"] == (Box(0, 0, 50, 25), Box(5, 2.5, 10, 5))
 
 
 def real_data():
@@ -155,14 +209,14 @@ def real_data():
 @pytest.mark.skipif(not (real_data() / "flickr30k_entities").is_dir(), reason="no real data beside the checkout")
 def test_real_annotations(tmp_path):
     root = real_data()
-    images = root / "flickr30k" / "flickr30k-images"
+    folder = root / "flickr30k" / "flickr30k-images"
     with_sentences = {path.stem for path in (root / "flickr30k_entities" / "Sentences").glob("*.txt")}
-    ids = sorted(with_sentences & {path.stem for path in images.glob("*.jpg")})[:40]
+    ids = sorted(with_sentences & {path.stem for path in folder.glob("*.jpg")})[:40]
     (tmp_path / "split.txt").write_text("\n".join(ids))
-    reader = Flickr30kEntitiesCorpus("f", root / "flickr30k_entities", tmp_path / "split.txt", images=images)
+    reader = Flickr30kEntitiesCorpus("f", root / "flickr30k_entities", tmp_path / "split.txt", images=folder)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        records = list(reader)
+        records = images(reader)
     assert len(records) == reader.count() == len(ids) > 0
     for record in records:
         assert len(record.captions) == 5
