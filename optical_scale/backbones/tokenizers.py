@@ -1,12 +1,14 @@
 """Text to token batches, and new unigram tokenizers for corpora that no published one covers."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from optical_scale.batch import TokenBatch
@@ -19,12 +21,23 @@ class TextTokenizer:
 
     The tokens a tokenizer adds itself (such as <s> and </s>) never take part; a text that has no other token, such as
     the empty string, keeps them, so that no row is without any.
+
+    Several threads may call one object. transformers' own call sets truncation and padding anew each time, which fails
+    with "Already borrowed" while another thread tokenises; here a copy has them set once.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, max_tokens: int, prefix: str = "") -> None:
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.prefix = prefix
+        self._encoder: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
+        self._encoder.enable_truncation(max_tokens, direction=tokenizer.truncation_side)
+        self._encoder.enable_padding(
+            direction="right",
+            pad_id=tokenizer.pad_token_id,
+            pad_type_id=tokenizer.pad_token_type_id,
+            pad_token=tokenizer.pad_token,
+        )
 
     @classmethod
     def load(cls, folder: Path, max_tokens: int, prefix: str = "") -> "TextTokenizer":
@@ -43,20 +56,15 @@ class TextTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> TokenBatch:
         """B texts to a :class:`TokenBatch` of the longest length in the batch."""
-        encoded: Any = self.tokenizer(
-            [self.prefix + text for text in texts],
-            truncation=True,
-            max_length=self.max_tokens,
-            padding=True,
-            padding_side="right",
-            return_special_tokens_mask=True,
-            return_token_type_ids=False,
-            return_tensors="pt",
+        rows = self._encoder.encode_batch_fast([self.prefix + text for text in texts])
+        ids_BT, attention_BT, special_BT = (
+            torch.from_numpy(np.array([getattr(row, name) for row in rows], dtype=np.int64))
+            for name in ("ids", "attention_mask", "special_tokens_mask")
         )
-        attention_BT = encoded["attention_mask"].bool()
-        mask_BT = attention_BT & ~encoded["special_tokens_mask"].bool()
+        attention_BT = attention_BT.bool()
+        mask_BT = attention_BT & ~special_BT.bool()
         empty_B1 = ~mask_BT.any(1, keepdim=True)
-        return TokenBatch(encoded["input_ids"], attention_BT, torch.where(empty_B1, attention_BT, mask_BT))
+        return TokenBatch(ids_BT, attention_BT, torch.where(empty_B1, attention_BT, mask_BT))
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text as the encoder will see it, special ones included."""
@@ -96,7 +104,7 @@ def train_unigram(texts: Iterable[str], output: Path, *, vocabulary: int) -> int
     Raises:
         ConfigError: ``output`` exists already.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     tokenizer = Tokenizer(models.Unigram())

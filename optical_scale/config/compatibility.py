@@ -15,6 +15,7 @@ _MAY_CHANGE = (
     "optimization.steps",
     "optimization.epochs",
     "stream.workers",
+    "stream.read_ahead_mib",
     "stream.micro_batch_pairs",
     "stream.bucketing.lengths",
     "stream.faults",

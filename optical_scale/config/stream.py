@@ -95,7 +95,9 @@ class Stream(Schema):
     cache: Cache | None = None
     """Needed if a source is a URL."""
     workers: NonNegativeInt = 0
-    """Loader processes per rank."""
+    """Loader processes per rank, each two micro-batches ahead; 0 leaves reading ahead to a thread of the rank."""
+    read_ahead_mib: NonNegativeInt = 256
+    """With `workers: 0`: the thread prepares the next step as long as less than this waits; 0 reads when asked."""
 
     @property
     def lanes(self) -> int:

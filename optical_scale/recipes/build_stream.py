@@ -178,4 +178,4 @@ def loader(
         bucketing=bucketing(config, found, measure, lengths=lengths, world=world, device=device),
         policy=config.faults.policy,
     )
-    return StreamLoader([strand], world=world, workers=config.workers)
+    return StreamLoader([strand], world=world, workers=config.workers, ahead=config.read_ahead_mib << 20)
