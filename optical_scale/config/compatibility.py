@@ -17,6 +17,7 @@ _MAY_CHANGE = (
     "stream.workers",
     "stream.read_ahead_mib",
     "stream.micro_batch_pairs",
+    "stream.images.micro_batch_pairs",
     "stream.bucketing.lengths",
     "stream.faults",
     "stream.cache",

@@ -71,7 +71,7 @@ def check_files(checkpoint: Path) -> None:
             problems.append(f"{name} is missing")
         elif path.stat().st_size != facts["bytes"]:
             problems.append(f"{name} has {path.stat().st_size:,} bytes, was written with {facts['bytes']:,}")
-        elif not name.startswith(f"{TAG}/") and sha256(path) != facts["sha256"]:
+        elif TAG not in Path(name).parts and sha256(path) != facts["sha256"]:
             problems.append(f"{name} has changed since it was written")
     if problems:
         raise CheckpointError(

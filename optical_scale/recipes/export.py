@@ -8,6 +8,7 @@ from optical_scale.backbones.encoder import EncoderContract
 from optical_scale.config.export import ExportConfig
 from optical_scale.config.loading import load
 from optical_scale.config.run import TrainConfig
+from optical_scale.engine.towers import VISION
 from optical_scale.errors import ConfigError
 from optical_scale.evaluation.schema import Report
 from optical_scale.export.hf import ExportReport, TextTower, export_huggingface
@@ -33,6 +34,12 @@ def export(config: ExportConfig) -> ExportReport:
         require_token()
     checkpoint = choose_checkpoint(config.checkpoint)
     run = load(TrainConfig, checkpoint / "config.yaml")
+    part = ""
+    if run.student.vision is not None:
+        part = VISION if config.tower == "vision" else ""
+        run = run.towers()["images" if part else "pairs"]
+    elif config.tower is not None:
+        raise ConfigError("tower: the student of this run has one tower; leave it out")
     report = export_huggingface(
         checkpoint,
         config.output,
@@ -42,6 +49,7 @@ def export(config: ExportConfig) -> ExportReport:
         texts=(lambda: _texts(config.trim_to)) if config.trim_to else None,
         trained_in=run.student.engine.precision,
         adapter_scale=run.student.lora.scale if run.student.lora else None,
+        part=part,
         text=_text_tower(config, run) if config.layout == "vision_text" else None,
         onnx=config.onnx,
         card=_card(config, run, checkpoint),
