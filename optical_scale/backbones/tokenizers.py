@@ -8,12 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from optical_scale.batch import TokenBatch
 from optical_scale.errors import ConfigError
 from optical_scale.runtime.files import folder_appears
+
+ADDED = np.uint32(1 << 31)
+"""Marks a token that the tokenizer added itself; ids are below."""
 
 
 class TextTokenizer:
@@ -32,12 +36,7 @@ class TextTokenizer:
         self.prefix = prefix
         self._encoder: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
         self._encoder.enable_truncation(max_tokens, direction=tokenizer.truncation_side)
-        self._encoder.enable_padding(
-            direction="right",
-            pad_id=tokenizer.pad_token_id,
-            pad_type_id=tokenizer.pad_token_type_id,
-            pad_token=tokenizer.pad_token,
-        )
+        self._encoder.no_padding()
 
     @classmethod
     def load(cls, folder: Path, max_tokens: int, prefix: str = "") -> "TextTokenizer":
@@ -56,20 +55,29 @@ class TextTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> TokenBatch:
         """B texts to a :class:`TokenBatch` of the longest length in the batch."""
+        return self.batch(self.encode(texts))
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        """The ids of each text, cut; those that the tokenizer added itself have the bit :data:`ADDED` set."""
         rows = self._encoder.encode_batch_fast([self.prefix + text for text in texts])
-        ids_BT, attention_BT, special_BT = (
-            torch.from_numpy(np.array([getattr(row, name) for row in rows], dtype=np.int64))
-            for name in ("ids", "attention_mask", "special_tokens_mask")
-        )
-        attention_BT = attention_BT.bool()
-        mask_BT = attention_BT & ~special_BT.bool()
-        empty_B1 = ~mask_BT.any(1, keepdim=True)
-        return TokenBatch(ids_BT, attention_BT, torch.where(empty_B1, attention_BT, mask_BT))
+        added = [np.array(row.special_tokens_mask, dtype=np.uint32) * ADDED for row in rows]
+        return [np.array(row.ids, dtype=np.uint32) | special for row, special in zip(rows, added, strict=True)]
+
+    def batch(self, rows: Sequence[NDArray[np.uint32]]) -> TokenBatch:
+        """What :meth:`encode` gave, padded to the longest."""
+        lengths_B = np.array([len(row) for row in rows])
+        attention_BT = np.arange(lengths_B.max()) < lengths_B[:, None]
+        packed_BT = np.full(attention_BT.shape, self.tokenizer.pad_token_id, dtype=np.uint32)
+        packed_BT[attention_BT] = np.concatenate(rows)
+        mask_BT = attention_BT & (packed_BT < ADDED)
+        empty_B1 = ~mask_BT.any(1, keepdims=True)
+        ids_BT = (packed_BT & (ADDED - 1)).astype(np.int64)
+        found = (ids_BT, attention_BT, np.where(empty_B1, attention_BT, mask_BT))
+        return TokenBatch(*(torch.from_numpy(tensor) for tensor in found))
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text as the encoder will see it, special ones included."""
-        counts: list[int] = self(texts).attention_BT.sum(1).tolist()
-        return counts
+        return [len(row) for row in self.encode(texts)]
 
     def digest(self) -> str:
         """Changes whenever a count of :meth:`lengths` could: a hash of the tokenizer, the limit and the prefix."""

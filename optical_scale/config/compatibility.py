@@ -16,6 +16,7 @@ _MAY_CHANGE = (
     "optimization.epochs",
     "stream.workers",
     "stream.read_ahead_mib",
+    "stream.tokens",
     "stream.micro_batch_pairs",
     "stream.images.micro_batch_pairs",
     "stream.bucketing.lengths",

@@ -106,6 +106,9 @@ class Stream(Schema):
     """Explicit language weights instead of the temperature rule."""
     curriculum: list[Phase] = []
     """Other temperatures or weights from later steps on."""
+    tokens: Path | None = None
+    """Token ids of the bitext that `optical-scale tokenize` wrote, a folder that all processes see; those of other
+    shards or tokenizers are refused. null tokenises while training."""
     faults: Faults = Faults()
     cache: Cache | None = None
     """Needed if a source is a URL."""

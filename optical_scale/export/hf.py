@@ -56,7 +56,6 @@ def export_huggingface(
     texts: Texts | None = None,
     trained_in: str = "fp32",
     adapter_scale: float | None = None,
-    part: str = "",
     text: TextTower | None = None,
     onnx: bool = False,
     card: CardFacts | None = None,
@@ -64,7 +63,7 @@ def export_huggingface(
     """Write a folder that transformers loads, and for text the library of ``layout`` too; it appears only if verified.
 
     Args:
-        checkpoint: a complete step folder.
+        checkpoint: a complete step folder, or that of the second tower in it.
         output: folder to create.
         dtype: of the weights.
         layout: what a text encoder's folder is besides: sentence-transformers with mean pooling, or PyLate, which
@@ -74,7 +73,6 @@ def export_huggingface(
         trained_in: precision of the training engine (``fp32``, ``bf16``, ``fp16``), which computed the reference.
         adapter_scale: what the product of low-rank adapters is multiplied by before they are merged; None if the
             student was trained without.
-        part: folder in the checkpoint of the tower to export; the first one's is the checkpoint itself.
         text: the other tower, for the layout ``vision_text``.
         onnx: write the encoder as an ONNX graph besides.
         card: for README.md; None leaves it out.
@@ -88,7 +86,6 @@ def export_huggingface(
     try:
         with folder_appears(output) as folder:
             check_files(checkpoint)
-            checkpoint = checkpoint / part
             contract = EncoderContract.read(checkpoint / "assets")
             assert contract is not None, "check_files saw encoder.json"
             if (text is None) != (layout != "vision_text") or (text is not None and contract.kind != "vision"):

@@ -25,6 +25,7 @@ from optical_scale.stream.loader import StreamLoader
 from optical_scale.stream.mixing import Mixing, Mixture
 from optical_scale.stream.source import Source
 from optical_scale.stream.strand import make_strand, portions_of
+from optical_scale.stream.tokens import TokenisedSource, Tokenizers
 
 logger = logging.getLogger(__name__)
 
@@ -137,10 +138,16 @@ def bucketing(
     return Bucketing(tables, how.look_ahead, budget, how.lanes or 1)
 
 
+def tokenizers(tokenize: TextTokenizer, prepare: TextTokenizer | ImageTransform) -> Tokenizers:
+    """What makes the token ids of bitext."""
+    assert isinstance(prepare, TextTokenizer), "only bitext has token ids on both sides"
+    return Tokenizers(tokenize.encode, prepare.encode, tokenize.digest(), prepare.digest())
+
+
 def collator(tokenize: TextTokenizer, prepare: TextTokenizer | ImageTransform) -> tuple[str, PairCollator]:
     """The kind of shards that a student reads, and what makes batches of them."""
     if isinstance(prepare, TextTokenizer):
-        return "bitext", PairCollator(tokenize, tokenize_target=prepare)
+        return "bitext", PairCollator(tokenize, tokenize_target=prepare, batch_ids=(tokenize.batch, prepare.batch))
     return "images", PairCollator(tokenize, transform_images=prepare)
 
 
@@ -169,6 +176,9 @@ def loader(
     for name, part in config.strands().items():
         kind, collate = collator(tokenize, prepare[name])
         found = sources(part, kind)
+        if part.tokens is not None and isinstance(prepare[name], TextTokenizer):
+            known = tokenizers(tokenize, prepare[name])
+            found = [TokenisedSource(source, part.tokens, known) for source in found]
         measure = Measure(collate, tokenize, prepare[name])
         strands.append(
             make_strand(

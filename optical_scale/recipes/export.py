@@ -34,14 +34,14 @@ def export(config: ExportConfig) -> ExportReport:
         require_token()
     checkpoint = choose_checkpoint(config.checkpoint)
     run = load(TrainConfig, checkpoint / "config.yaml")
-    part = ""
+    tower = checkpoint
     if run.student.vision is not None:
-        part = VISION if config.tower == "vision" else ""
-        run = run.towers()["images" if part else "pairs"]
+        tower = checkpoint / VISION if config.tower == "vision" else checkpoint
+        run = run.towers()["images" if config.tower == "vision" else "pairs"]
     elif config.tower is not None:
         raise ConfigError("tower: the student of this run has one tower; leave it out")
     report = export_huggingface(
-        checkpoint,
+        tower,
         config.output,
         dtype=config.dtype,
         layout=config.layout,
@@ -49,7 +49,6 @@ def export(config: ExportConfig) -> ExportReport:
         texts=(lambda: _texts(config.trim_to)) if config.trim_to else None,
         trained_in=run.student.engine.precision,
         adapter_scale=run.student.lora.scale if run.student.lora else None,
-        part=part,
         text=_text_tower(config, run) if config.layout == "vision_text" else None,
         onnx=config.onnx,
         card=_card(config, run, checkpoint),
