@@ -1,3 +1,4 @@
+import gc
 import itertools
 import json
 import multiprocessing
@@ -151,6 +152,7 @@ def test_a_bug_in_a_worker_keeps_its_type():
 
 
 def test_workers_ignore_signals_meant_for_the_trainer_and_leave_when_closed(whole):
+    gc.collect()  # tracebacks of earlier tests may hold workers of theirs
     stream = loader(workers=2)
     found = [[content(batch) for batch in stream.take(0)]]
     children = multiprocessing.active_children()
