@@ -25,6 +25,11 @@ class TokenBatch:
         """Copy to ``device`` without waiting."""
         return TokenBatch(*(t.to(device, non_blocking=True) for t in (self.ids_BT, self.attention_BT, self.mask_BT)))
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the tensors."""
+        return self.ids_BT.nbytes + self.attention_BT.nbytes + self.mask_BT.nbytes
+
     def __len__(self) -> int:
         return self.ids_BT.shape[0]
 
@@ -38,6 +43,11 @@ class PatchBatch:
     def to(self, device: torch.device | str) -> "PatchBatch":
         """Copy to ``device`` without waiting."""
         return PatchBatch(self.pixels_BCHW.to(device, non_blocking=True))
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the tensor."""
+        return self.pixels_BCHW.nbytes
 
     def __len__(self) -> int:
         return self.pixels_BCHW.shape[0]
@@ -68,6 +78,11 @@ class PairBatch:
     def without(self, skipped: Sequence[str]) -> "PairBatch":
         """The same pairs, with the reasons why others are missing."""
         return replace(self, skipped=(*self.skipped, *skipped))
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the tensors of both sides."""
+        return self.source.nbytes + self.target.nbytes
 
     def __len__(self) -> int:
         return len(self.keys)

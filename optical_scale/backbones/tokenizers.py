@@ -1,17 +1,23 @@
 """Text to token batches, and new unigram tokenizers for corpora that no published one covers."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from optical_scale.batch import TokenBatch
 from optical_scale.errors import ConfigError
 from optical_scale.runtime.files import folder_appears
+
+ADDED = np.uint32(1 << 31)
+"""Marks a token that the tokenizer added itself; ids are below."""
 
 
 class TextTokenizer:
@@ -19,12 +25,18 @@ class TextTokenizer:
 
     The tokens a tokenizer adds itself (such as <s> and </s>) never take part; a text that has no other token, such as
     the empty string, keeps them, so that no row is without any.
+
+    Several threads may call one object. transformers' own call sets truncation and padding anew each time, which fails
+    with "Already borrowed" while another thread tokenises; here a copy has them set once.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, max_tokens: int, prefix: str = "") -> None:
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.prefix = prefix
+        self._encoder: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
+        self._encoder.enable_truncation(max_tokens, direction=tokenizer.truncation_side)
+        self._encoder.no_padding()
 
     @classmethod
     def load(cls, folder: Path, max_tokens: int, prefix: str = "") -> "TextTokenizer":
@@ -43,25 +55,29 @@ class TextTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> TokenBatch:
         """B texts to a :class:`TokenBatch` of the longest length in the batch."""
-        encoded: Any = self.tokenizer(
-            [self.prefix + text for text in texts],
-            truncation=True,
-            max_length=self.max_tokens,
-            padding=True,
-            padding_side="right",
-            return_special_tokens_mask=True,
-            return_token_type_ids=False,
-            return_tensors="pt",
-        )
-        attention_BT = encoded["attention_mask"].bool()
-        mask_BT = attention_BT & ~encoded["special_tokens_mask"].bool()
-        empty_B1 = ~mask_BT.any(1, keepdim=True)
-        return TokenBatch(encoded["input_ids"], attention_BT, torch.where(empty_B1, attention_BT, mask_BT))
+        return self.batch(self.encode(texts))
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        """The ids of each text, cut; those that the tokenizer added itself have the bit :data:`ADDED` set."""
+        rows = self._encoder.encode_batch_fast([self.prefix + text for text in texts])
+        added = [np.array(row.special_tokens_mask, dtype=np.uint32) * ADDED for row in rows]
+        return [np.array(row.ids, dtype=np.uint32) | special for row, special in zip(rows, added, strict=True)]
+
+    def batch(self, rows: Sequence[NDArray[np.uint32]]) -> TokenBatch:
+        """What :meth:`encode` gave, padded to the longest."""
+        lengths_B = np.array([len(row) for row in rows])
+        attention_BT = np.arange(lengths_B.max()) < lengths_B[:, None]
+        packed_BT = np.full(attention_BT.shape, self.tokenizer.pad_token_id, dtype=np.uint32)
+        packed_BT[attention_BT] = np.concatenate(rows)
+        mask_BT = attention_BT & (packed_BT < ADDED)
+        empty_B1 = ~mask_BT.any(1, keepdims=True)
+        ids_BT = (packed_BT & (ADDED - 1)).astype(np.int64)
+        found = (ids_BT, attention_BT, np.where(empty_B1, attention_BT, mask_BT))
+        return TokenBatch(*(torch.from_numpy(tensor) for tensor in found))
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text as the encoder will see it, special ones included."""
-        counts: list[int] = self(texts).attention_BT.sum(1).tolist()
-        return counts
+        return [len(row) for row in self.encode(texts)]
 
     def digest(self) -> str:
         """Changes whenever a count of :meth:`lengths` could: a hash of the tokenizer, the limit and the prefix."""
@@ -96,7 +112,7 @@ def train_unigram(texts: Iterable[str], output: Path, *, vocabulary: int) -> int
     Raises:
         ConfigError: ``output`` exists already.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     tokenizer = Tokenizer(models.Unigram())

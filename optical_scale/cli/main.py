@@ -22,6 +22,7 @@ VERBS = (
     "convert",
     "verify",
     "tokenizer",
+    "tokenize",
     "plan",
     "cache",
     "train",

@@ -53,9 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
         return _memory(config, arguments)
     from optical_scale.recipes.plan_data import plan_data
 
-    plan = plan_data(config, arguments.ranks, per_node=arguments.per_node, blocks=arguments.blocks)
-    _print(plan, arguments.per_node)
-    return 1 if any(world.problem for world in plan.worlds) else 0
+    plans = plan_data(config, arguments.ranks, per_node=arguments.per_node, blocks=arguments.blocks)
+    for name, plan in plans.items():
+        if len(plans) > 1:
+            print(f"== {name} ==")
+        _print(plan, arguments.per_node)
+    return 1 if any(world.problem for plan in plans.values() for world in plan.worlds) else 0
 
 
 def _print(plan: "DataPlan", per_node: int) -> None:

@@ -17,6 +17,8 @@ class ExportConfig(Schema):
     """A run folder, whose newest complete checkpoint is taken, or one step folder."""
     output: Path
     """Folder to create; it must not hold anything."""
+    tower: Literal["text", "vision"] | None = None
+    """Of a student with two; null takes the text tower."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the exported weights."""
     layout: Literal["sentence_transformers", "pylate", "vision_text"] = "sentence_transformers"

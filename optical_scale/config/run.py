@@ -49,6 +49,9 @@ class Student(Schema):
     """Train low-rank adapters and the head, and freeze the rest; export merges them. null trains all weights."""
     freeze: list[str] = []
     """Parts of the backbone that keep their values, for example [embeddings] or [embeddings, encoder.layer.0]."""
+    vision: VisionBackbone | None = None
+    """A second tower, for the images of `stream.images`; it shares nothing with the first but teacher and settings.
+    `lora` and `freeze` are for the first."""
     engine: StudentEngine = StudentEngine()
     """How it is sharded."""
 
@@ -56,6 +59,16 @@ class Student(Schema):
     def _one_way(self) -> "Student":
         if self.lora is not None and self.freeze:
             raise ValueError("`lora` freezes the whole backbone already; leave `freeze` out")
+        return self
+
+    @model_validator(mode="after")
+    def _two_towers(self) -> "Student":
+        if self.vision is not None and isinstance(self.backbone, VisionBackbone):
+            raise ValueError(
+                "`vision` is a second tower beside a text `backbone`; for images alone set `backbone` only"
+            )
+        if self.vision is not None and "nvme" in (self.engine.offload_optimizer, self.engine.offload_parameters):
+            raise ValueError("two towers cannot share the files of nvme offload; use cpu, or train them in two runs")
         return self
 
 
@@ -91,11 +104,29 @@ class TrainConfig(Schema):
     def _sides_fit(self) -> "TrainConfig":
         if self.teacher is None and isinstance(self.student.backbone, VisionBackbone):
             raise ValueError("a vision student reads only the image side of a pair; set `teacher` for the captions")
+        if (self.student.vision is None) != (self.stream.images is None):
+            raise ValueError("`student.vision` reads `stream.images`; set both or none")
+        if self.student.vision is not None and self.teacher is None:
+            raise ValueError("a vision tower reads only the image side of a pair; set `teacher` for the captions")
         if isinstance(self.student.backbone, VisionBackbone) and any(
             isinstance(item, BitextRetrieval) for item in self.evaluation
         ):
             raise ValueError("a vision student cannot be evaluated on bitext; use `name: image_text`")
         return self
+
+    def towers(self) -> dict[str, "TrainConfig"]:
+        """What each tower of the student would be as a run of its own, by the strand of the stream that it reads."""
+        strands, vision = self.stream.strands(), self.student.vision
+        if vision is None:
+            return {"pairs": self}
+        students = {
+            "pairs": self.student.model_copy(update={"vision": None}),
+            "images": Student(backbone=vision, engine=self.student.engine),
+        }
+        return {
+            name: self.model_copy(update={"student": student, "stream": strands[name]})
+            for name, student in students.items()
+        }
 
 
 class Stage(Schema):

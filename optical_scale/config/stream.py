@@ -74,11 +74,26 @@ class Faults(Schema):
     """With skip: more than so many samples, over all processes and the whole run, stop the run."""
 
 
+class Images(Schema):
+    """Captioned images for `student.vision`, in steps of their own between those of the bitext."""
+
+    sources: Annotated[list[Source], Field(min_length=1)]
+    """All must hold images."""
+    pairs_per_step: PositiveInt
+    """Images behind one update of the vision tower, over all ranks and accumulation."""
+    micro_batch_pairs: PositiveInt
+    """Images that one rank encodes at once."""
+    steps: PositiveFloat | None = None
+    """Steps with images for each step with bitext; null: so many that both end their epochs together."""
+
+
 class Stream(Schema):
     """The training stream."""
 
     sources: Annotated[list[Source], Field(min_length=1)]
     """All must hold bitext, or all images."""
+    images: Images | None = None
+    """For a student with two towers: what the second one reads. `sources` then hold bitext."""
     pairs_per_step: PositiveInt
     """Pairs behind one optimizer update, over all ranks and accumulation; under a budget their mean."""
     micro_batch_pairs: PositiveInt | None = None
@@ -91,11 +106,16 @@ class Stream(Schema):
     """Explicit language weights instead of the temperature rule."""
     curriculum: list[Phase] = []
     """Other temperatures or weights from later steps on."""
+    tokens: Path | None = None
+    """Token ids of the bitext that `optical-scale tokenize` wrote, a folder that all processes see; those of other
+    shards or tokenizers are refused. null tokenises while training."""
     faults: Faults = Faults()
     cache: Cache | None = None
     """Needed if a source is a URL."""
     workers: NonNegativeInt = 0
-    """Loader processes per rank."""
+    """Loader processes per rank, each two micro-batches ahead; 0 leaves reading ahead to a thread of the rank."""
+    read_ahead_mib: NonNegativeInt = 256
+    """With `workers: 0`: the thread prepares the next step as long as less than this waits; 0 reads when asked."""
 
     @property
     def lanes(self) -> int:
@@ -104,6 +124,26 @@ class Stream(Schema):
             return self.bucketing.lanes
         assert self.micro_batch_pairs is not None
         return self.pairs_per_step // self.micro_batch_pairs
+
+    @property
+    def shares(self) -> dict[str, float] | None:
+        """Relative number of steps of each strand; None lets all end their epochs together."""
+        if self.images is None or self.images.steps is None:
+            return None
+        return {"pairs": 1.0, "images": self.images.steps}
+
+    def strands(self) -> dict[str, "Stream"]:
+        """What each kind of step would be as a stream of its own."""
+        if self.images is None:
+            return {"pairs": self}
+        images = Stream(
+            sources=self.images.sources,
+            pairs_per_step=self.images.pairs_per_step,
+            micro_batch_pairs=self.images.micro_batch_pairs,
+            faults=self.faults,
+            cache=self.cache,
+        )
+        return {"pairs": self.model_copy(update={"images": None}), "images": images}
 
     @model_validator(mode="after")
     def _one_size_of_micro_batches(self) -> "Stream":
@@ -114,7 +154,8 @@ class Stream(Schema):
             )
         if not budget and self.micro_batch_pairs is None:
             raise ValueError("set micro_batch_pairs, or a budget in `bucketing`")
-        if self.cache is None and any("://" in source.shards for source in self.sources):
+        every = [*self.sources, *(self.images.sources if self.images else [])]
+        if self.cache is None and any("://" in source.shards for source in every):
             raise ValueError("a source is a URL; set cache.folder to a local folder for its shards")
         starts = [phase.from_step for phase in self.curriculum]
         if starts != sorted(set(starts)):

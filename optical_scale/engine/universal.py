@@ -7,6 +7,7 @@ from pathlib import Path
 
 from optical_scale.engine.frozen import FROZEN_FILE
 from optical_scale.engine.student import TAG
+from optical_scale.engine.towers import VISION
 from optical_scale.errors import CheckpointError
 from optical_scale.runtime.files import folder_appears
 
@@ -27,14 +28,20 @@ def write_universal(checkpoint: Path, output: Path) -> None:
     if output.exists():
         return
     with folder_appears(output) as temporary:
-        command = [
-            sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--input_folder", str(checkpoint / TAG),
-            "--output_folder", str(temporary / TAG), "--num_extract_workers", "1", "--num_merge_workers", "1",
-            "--inject_missing_state",
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            words = " ".join((done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-3:])
-            raise CheckpointError(f"{checkpoint} could not be rewritten for another number of processes: {words}")
-        if (checkpoint / TAG / FROZEN_FILE).is_file():
-            shutil.copyfile(checkpoint / TAG / FROZEN_FILE, temporary / TAG / FROZEN_FILE)
+        _convert(checkpoint, temporary)
+        if (checkpoint / VISION).is_dir():
+            _convert(checkpoint / VISION, temporary / VISION)
+
+
+def _convert(tower: Path, output: Path) -> None:
+    command = [
+        sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--input_folder", str(tower / TAG),
+        "--output_folder", str(output / TAG), "--num_extract_workers", "1", "--num_merge_workers", "1",
+        "--inject_missing_state",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        words = " ".join((done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-3:])
+        raise CheckpointError(f"{tower} could not be rewritten for another number of processes: {words}")
+    if (tower / TAG / FROZEN_FILE).is_file():
+        shutil.copyfile(tower / TAG / FROZEN_FILE, output / TAG / FROZEN_FILE)

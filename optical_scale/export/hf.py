@@ -63,7 +63,7 @@ def export_huggingface(
     """Write a folder that transformers loads, and for text the library of ``layout`` too; it appears only if verified.
 
     Args:
-        checkpoint: a complete step folder.
+        checkpoint: a complete step folder, or that of the second tower in it.
         output: folder to create.
         dtype: of the weights.
         layout: what a text encoder's folder is besides: sentence-transformers with mean pooling, or PyLate, which

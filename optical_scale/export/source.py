@@ -5,6 +5,7 @@ from pathlib import Path
 
 from optical_scale.backbones.encoder import CONTRACT_FILE
 from optical_scale.engine.student import TAG
+from optical_scale.engine.towers import VISION
 from optical_scale.errors import CheckpointError
 from optical_scale.runtime.files import sha256
 from optical_scale.runtime.log import progress
@@ -57,9 +58,14 @@ def check_files(checkpoint: Path) -> None:
     Sizes are compared everywhere, hashes outside of DeepSpeed's shards: those are mostly optimizer state, and the
     tensors that an export reads out of them carry checksums of their own.
 
+    Args:
+        checkpoint: a step folder, or that of the second tower in it, which is recorded with the rest.
+
     Raises:
         CheckpointError: a file is missing, shorter, longer or changed; all of them are named.
     """
+    if checkpoint.name == VISION:
+        checkpoint = checkpoint.parent
     try:
         recorded = json.loads((checkpoint / "files.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -71,7 +77,7 @@ def check_files(checkpoint: Path) -> None:
             problems.append(f"{name} is missing")
         elif path.stat().st_size != facts["bytes"]:
             problems.append(f"{name} has {path.stat().st_size:,} bytes, was written with {facts['bytes']:,}")
-        elif not name.startswith(f"{TAG}/") and sha256(path) != facts["sha256"]:
+        elif TAG not in Path(name).parts and sha256(path) != facts["sha256"]:
             problems.append(f"{name} has changed since it was written")
     if problems:
         raise CheckpointError(

@@ -1,7 +1,7 @@
 """Stream configurations become the loader of one rank."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from optical_scale.stream.loader import StreamLoader
 from optical_scale.stream.mixing import Mixing, Mixture
 from optical_scale.stream.source import Source
 from optical_scale.stream.strand import make_strand, portions_of
+from optical_scale.stream.tokens import TokenisedSource, Tokenizers
 
 logger = logging.getLogger(__name__)
 
@@ -137,17 +138,23 @@ def bucketing(
     return Bucketing(tables, how.look_ahead, budget, how.lanes or 1)
 
 
+def tokenizers(tokenize: TextTokenizer, prepare: TextTokenizer | ImageTransform) -> Tokenizers:
+    """What makes the token ids of bitext."""
+    assert isinstance(prepare, TextTokenizer), "only bitext has token ids on both sides"
+    return Tokenizers(tokenize.encode, prepare.encode, tokenize.digest(), prepare.digest())
+
+
 def collator(tokenize: TextTokenizer, prepare: TextTokenizer | ImageTransform) -> tuple[str, PairCollator]:
     """The kind of shards that a student reads, and what makes batches of them."""
     if isinstance(prepare, TextTokenizer):
-        return "bitext", PairCollator(tokenize, tokenize_target=prepare)
+        return "bitext", PairCollator(tokenize, tokenize_target=prepare, batch_ids=(tokenize.batch, prepare.batch))
     return "images", PairCollator(tokenize, transform_images=prepare)
 
 
 def loader(
     config: schema.Stream,
     tokenize: TextTokenizer,
-    prepare: TextTokenizer | ImageTransform,
+    prepare: Mapping[str, TextTokenizer | ImageTransform],
     *,
     world: World,
     seed: int,
@@ -159,23 +166,33 @@ def loader(
     Args:
         config: its description.
         tokenize: reads the English side.
-        prepare: reads the student's side.
+        prepare: reads the student's side, by strand.
         world: this rank among all.
         seed: data seed.
         lengths: folder of token counts, unless the configuration names one.
         device: of this rank, for the exchange with others.
     """
-    kind, collate = collator(tokenize, prepare)
-    found = sources(config, kind)
-    measure = Measure(collate, tokenize, prepare)
-    strand = make_strand(
-        found,
-        collate,
-        mixture(config, found),
-        seed=seed,
-        pairs_per_step=config.pairs_per_step,
-        micro_batch_pairs=config.micro_batch_pairs,
-        bucketing=bucketing(config, found, measure, lengths=lengths, world=world, device=device),
-        policy=config.faults.policy,
+    strands = []
+    for name, part in config.strands().items():
+        kind, collate = collator(tokenize, prepare[name])
+        found = sources(part, kind)
+        if part.tokens is not None and isinstance(prepare[name], TextTokenizer):
+            known = tokenizers(tokenize, prepare[name])
+            found = [TokenisedSource(source, part.tokens, known) for source in found]
+        measure = Measure(collate, tokenize, prepare[name])
+        strands.append(
+            make_strand(
+                found,
+                collate,
+                mixture(part, found),
+                seed=seed,
+                pairs_per_step=part.pairs_per_step,
+                micro_batch_pairs=part.micro_batch_pairs,
+                bucketing=bucketing(part, found, measure, lengths=lengths, world=world, device=device),
+                policy=part.faults.policy,
+                name=name,
+            )
+        )
+    return StreamLoader(
+        strands, world=world, shares=config.shares, workers=config.workers, ahead=config.read_ahead_mib << 20
     )
-    return StreamLoader([strand], world=world, workers=config.workers)

@@ -111,11 +111,12 @@ def _folder_of_ranks(target: Path, world: World, stack: ExitStack) -> Path:
 def _texts(config: TrainConfig, world: World) -> Iterator[str]:
     """This rank's share of all English texts of training and evaluation; the first is what stands for skipped rows."""
     yield ""
-    vision = isinstance(config.student.backbone, VisionBackbone)
     english = PairCollator(_no_tokens, tokenize_target=_no_tokens)
-    for source in sources(config.stream, "images" if vision else "bitext"):
-        for number in range(world.rank, len(source), world.size):
-            yield from _english(source[number], english)
+    for tower in config.towers().values():
+        vision = isinstance(tower.student.backbone, VisionBackbone)
+        for source in sources(tower.stream, "images" if vision else "bitext"):
+            for number in range(world.rank, len(source), world.size):
+                yield from _english(source[number], english)
     for evaluation in config.evaluation:
         match evaluation:
             case BitextRetrieval():

@@ -8,6 +8,7 @@ from optical_scale.backbones.encoder import EncoderContract
 from optical_scale.config.export import ExportConfig
 from optical_scale.config.loading import load
 from optical_scale.config.run import TrainConfig
+from optical_scale.engine.towers import VISION
 from optical_scale.errors import ConfigError
 from optical_scale.evaluation.schema import Report
 from optical_scale.export.hf import ExportReport, TextTower, export_huggingface
@@ -33,8 +34,14 @@ def export(config: ExportConfig) -> ExportReport:
         require_token()
     checkpoint = choose_checkpoint(config.checkpoint)
     run = load(TrainConfig, checkpoint / "config.yaml")
+    tower = checkpoint
+    if run.student.vision is not None:
+        tower = checkpoint / VISION if config.tower == "vision" else checkpoint
+        run = run.towers()["images" if config.tower == "vision" else "pairs"]
+    elif config.tower is not None:
+        raise ConfigError("tower: the student of this run has one tower; leave it out")
     report = export_huggingface(
-        checkpoint,
+        tower,
         config.output,
         dtype=config.dtype,
         layout=config.layout,

@@ -13,11 +13,11 @@ from optical_scale.recipes.build_models import text_tokenizer, vision_encoder
 from optical_scale.recipes.build_stream import Measure, collator, mixture, sources
 from optical_scale.recipes.steps import total_steps
 from optical_scale.runtime.world import World
-from optical_scale.stream.buckets import Bucketing, Budget
+from optical_scale.stream.buckets import Bucketing, Budget, Lengths
 from optical_scale.stream.forecast import Shape, shape, shards_per_node
 from optical_scale.stream.mixing import Exposure
 from optical_scale.stream.source import Source
-from optical_scale.stream.strand import Strand, make_strand
+from optical_scale.stream.strand import Strand, Strands, make_strand
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class DataPlan:
     """Steps, exposure and the numbers of ranks.
 
     Attributes:
-        steps: optimizer steps of the run.
+        steps: optimizer steps of this strand in the run.
         steps_per_epoch: steps in which every pair would be seen once.
         look_ahead: steps that are cut together.
         examined: steps that were planned in full.
@@ -80,8 +80,8 @@ class _ReadNow:
         return np.array([self._known[source, index] for index in samples.tolist()]).reshape(-1, 2)
 
 
-def plan_data(config: TrainConfig, ranks: Sequence[int], *, per_node: int = 8, blocks: int = 1) -> DataPlan:
-    """Plan the stream of ``config``.
+def plan_data(config: TrainConfig, ranks: Sequence[int], *, per_node: int = 8, blocks: int = 1) -> dict[str, DataPlan]:
+    """Plan the stream of ``config``, strand by strand.
 
     Args:
         config: the run.
@@ -93,9 +93,17 @@ def plan_data(config: TrainConfig, ranks: Sequence[int], *, per_node: int = 8, b
         ConfigError: the sources do not fit the student.
         ShardError: a folder or a sample cannot be read.
     """
-    strand, lengths = _strand(config)
+    made = {name: _strand(part, name) for name, part in config.towers().items()}
+    strands = Strands([strand for strand, _ in made.values()], config.stream.shares)
+    steps = strands.counts(total_steps(config, strands))
+    return {
+        name: _plan(strand, lengths, own, ranks, per_node, blocks)
+        for (name, (strand, lengths)), own in zip(made.items(), steps, strict=True)
+    }
+
+
+def _plan(strand: Strand, lengths: Lengths, steps: int, ranks: Sequence[int], per_node: int, blocks: int) -> DataPlan:
     plan = strand.plan
-    steps = total_steps(config, plan)
     firsts = [plan.first_of_block(plan.steps_per_epoch * number // blocks) for number in range(blocks)]
     examined = sorted({step for first in firsts for step in range(first, first + len(plan.block(first).steps))})
     worlds = []
@@ -107,7 +115,7 @@ def plan_data(config: TrainConfig, ranks: Sequence[int], *, per_node: int = 8, b
         except StreamError as error:
             problem = str(error)
         found = shape(plan, lengths, examined, size) if examined and not problem else None
-        pairs = plan.steps_per_epoch * config.stream.pairs_per_step / nodes
+        pairs = plan.steps_per_epoch * plan.pairs_per_step / nodes
         worlds.append(OnRanks(size, problem, found, shards_per_node(strand.sizes, nodes), pairs))
     return DataPlan(
         steps,
@@ -115,12 +123,12 @@ def plan_data(config: TrainConfig, ranks: Sequence[int], *, per_node: int = 8, b
         plan.look_ahead,
         len(examined),
         sum(map(len, strand.sizes)),
-        plan.mixture.exposure(steps * config.stream.pairs_per_step),
+        plan.mixture.exposure(steps * plan.pairs_per_step),
         tuple(worlds),
     )
 
 
-def _strand(config: TrainConfig) -> tuple[Strand, _ReadNow]:
+def _strand(config: TrainConfig, name: str) -> tuple[Strand, _ReadNow]:
     how = config.stream
     student = config.student.backbone
     prepare = text_tokenizer(student) if isinstance(student, TextBackbone) else vision_encoder(student)[1]
@@ -138,5 +146,6 @@ def _strand(config: TrainConfig) -> tuple[Strand, _ReadNow]:
         pairs_per_step=how.pairs_per_step,
         micro_batch_pairs=how.micro_batch_pairs,
         bucketing=Bucketing(lengths, cut.look_ahead, budget, cut.lanes or 1) if cut else None,
+        name=name,
     )
     return strand, lengths

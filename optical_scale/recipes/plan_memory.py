@@ -95,7 +95,7 @@ class MemoryPlan:
     """
 
     def __init__(self, config: TrainConfig, tokens: int | None = None) -> None:
-        if isinstance(config.student.backbone, VisionBackbone):
+        if isinstance(config.student.backbone, VisionBackbone) or config.student.vision is not None:
             raise ConfigError("student.backbone: memory is planned for text students; found a vision student")
         self.config = config
         self.pairs = config.stream.pairs_per_step // config.stream.lanes

@@ -9,9 +9,10 @@ from typing import NamedTuple
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.config.run import TrainConfig
 from optical_scale.engine.start import finish, start
-from optical_scale.recipes.build_engines import build_student, build_teacher, start_student, student_engine_config
+from optical_scale.recipes.build_engines import build_teacher
 from optical_scale.recipes.build_objective import objective
 from optical_scale.recipes.build_stream import loader
+from optical_scale.recipes.build_towers import build_towers, start_towers
 from optical_scale.runtime.phases import Phase, Phases
 from optical_scale.runtime.world import World
 from optical_scale.training.step import StepResult, TrainStep
@@ -36,25 +37,26 @@ class Rehearsal(NamedTuple):
 def rehearse(config: TrainConfig, steps: int = 1) -> Rehearsal:
     """Run the first ``steps`` steps of ``config`` from its first weights, in this process as one rank of many."""
     world = World.from_env()
-    derived = student_engine_config(config, world)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     device = start(world, seed=config.seed)
     phases = Phases(device, memory=True)
     with phases("process alone"):
         pass  # what Python, torch and the process group hold before any model
     with phases("build student"):
-        module, prepare = build_student(config, derived)
+        towers = build_towers(config, world)
     with phases("build teacher"):
         teacher, tokenize = build_teacher(config, device)
     with phases("start student engine"):
-        student = start_student(config, module, device, derived, steps, universal=False)
-    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in module.parameters()]
+        student = start_towers(towers, device, {tower.name: steps for tower in towers})
+    parameters = [parameter for tower in towers for parameter in tower.module.parameters()]
+    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in parameters]
     costs = phases.close()
     results = []
     with tempfile.TemporaryDirectory() as lengths:
         if tokenize is None:
-            assert isinstance(prepare, TextTokenizer), "the schema demands a teacher for a vision student"
-            tokenize = prepare
+            assert isinstance(towers[0].prepare, TextTokenizer), "the schema demands a teacher for a vision student"
+            tokenize = towers[0].prepare
+        prepare = {tower.name: tower.prepare for tower in towers}
         stream = loader(
             config.stream, tokenize, prepare, world=world, seed=config.seed, lengths=Path(lengths), device=device
         )

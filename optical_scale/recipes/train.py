@@ -3,13 +3,12 @@
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-from optical_scale.backbones.encoder import Encoder
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.backbones.vision import ImageTransform
 from optical_scale.batch import PatchBatch, TokenBatch
@@ -18,20 +17,15 @@ from optical_scale.config.loading import dump, load
 from optical_scale.config.run import TrainConfig
 from optical_scale.engine.peers import naming_lost_peers
 from optical_scale.engine.start import finish, start
-from optical_scale.engine.student import StudentEngine
 from optical_scale.engine.teacher import Teacher
+from optical_scale.engine.towers import VISION, Student
 from optical_scale.errors import ResumeError
-from optical_scale.recipes.build_engines import (
-    accumulation,
-    build_student,
-    build_teacher,
-    start_student,
-    student_engine_config,
-)
+from optical_scale.recipes.build_engines import accumulation, build_teacher
 from optical_scale.recipes.build_evaluations import Encoders, measure
 from optical_scale.recipes.build_models import contract_of
 from optical_scale.recipes.build_objective import objective
 from optical_scale.recipes.build_stream import loader
+from optical_scale.recipes.build_towers import Tower, build_towers, start_towers
 from optical_scale.recipes.reshape import reshape
 from optical_scale.recipes.steps import total_steps
 from optical_scale.runtime import log
@@ -56,38 +50,39 @@ LOCK = "lock"
 def train(config: TrainConfig) -> TrainState:
     """Run or continue the training that ``config`` describes, in this process as one rank of many."""
     world = World.from_env()
-    accumulation(config, world)
+    for part in config.towers().values():
+        accumulation(part, world)
     # Forked loader workers and threaded tokenizers do not mix; each rank tokenises in its own process.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     device = start(world, seed=config.seed)
     claimed = _claim(config, world)
 
-    derived = student_engine_config(config, world)
-    module, prepare = build_student(config, derived)
+    towers = build_towers(config, world)
     teacher, tokenize = build_teacher(config, device)
     stream = loader(
         config.stream,
-        tokenize or _text(prepare),
-        prepare,
+        tokenize or _text(towers[0].prepare),
+        {tower.name: tower.prepare for tower in towers},
         world=world,
         seed=config.seed,
         lengths=config.run / "lengths",
         device=device,
     )
-    steps = total_steps(config, stream.strands.strands[0].plan)
+    steps = total_steps(config, stream.strands)
+    by_strand = dict(zip((tower.name for tower in towers), stream.strands.counts(steps), strict=True))
     store = CheckpointStore(config.run / "checkpoints", world, config.checkpoints.keep)
     reshaped = reshape(store.latest(), config, world)
-    student = start_student(config, module, device, derived, steps, universal=reshaped is not None)
+    student = start_towers(towers, device, by_strand, universal=reshaped is not None)
     if world.is_main:
-        _announce(config, world, teacher, student, stream, steps)
+        _announce(config, world, teacher, student, stream, by_strand)
 
     trainer = Trainer(
         step=TrainStep(teacher, student, objective(config.objective)),
         student=student,
         loader=stream,
         store=store,
-        assets=lambda: _assets(config, module, prepare, student, _reference(prepare, stream)),
-        evaluate=_evaluator(config, teacher, tokenize, student, prepare, world),
+        assets=lambda: _assets(config, towers, student, stream),
+        evaluate=_evaluator(config, teacher, tokenize, student, towers, world),
         hooks=_hooks(config, world, steps),
         times=Times(
             steps=steps,
@@ -155,18 +150,18 @@ def _announce(
     config: TrainConfig,
     world: World,
     teacher: Teacher | None,
-    student: StudentEngine,
+    student: Student,
     stream: StreamLoader,
-    steps: int,
+    steps: Mapping[str, int],
 ) -> None:
     """The arithmetic of the run, before its first step."""
-    how = config.stream
-    logger.info(
-        "%d steps of %d pairs = %d processes x %d micro-batches x %d pairs%s",
-        steps, how.pairs_per_step, world.size, how.lanes // world.size, how.pairs_per_step // how.lanes,
-        " on average; a whole multiple of the micro-batches where the budget asks for it"
-        if how.micro_batch_pairs is None else "",
-    )  # fmt: skip
+    for name, how in config.stream.strands().items():
+        logger.info(
+            "%d steps of %d pairs = %d processes x %d micro-batches x %d pairs%s",
+            steps[name], how.pairs_per_step, world.size, how.lanes // world.size, how.pairs_per_step // how.lanes,
+            " on average; a whole multiple of the micro-batches where the budget asks for it"
+            if how.micro_batch_pairs is None else " with images" if name == "images" else "",
+        )  # fmt: skip
     logger.info(
         "parameters kept by rank 0 between uses: student %s (ZeRO-%d)%s",
         f"{student.resident_parameters():,}",
@@ -175,40 +170,41 @@ def _announce(
         if teacher and config.teacher
         else "",
     )
-    for row in stream.strands.strands[0].plan.mixture.exposure(steps * how.pairs_per_step):
-        logger.info(
-            "  %-8s %9s pairs  share %5.1f %%  %6.2f epochs",
-            row.language,
-            f"{row.pairs:,}",
-            100 * row.probability,
-            row.epochs,
-        )
+    for strand in stream.strands.strands:
+        for row in strand.plan.mixture.exposure(steps[strand.name] * strand.plan.pairs_per_step):
+            logger.info(
+                "  %-8s %9s %-6s  share %5.1f %%  %6.2f epochs",
+                row.language, f"{row.pairs:,}", strand.name, 100 * row.probability, row.epochs,
+            )  # fmt: skip
 
 
 def _evaluator(
     config: TrainConfig,
     teacher: Teacher | None,
     tokenize: TextTokenizer | None,
-    student: StudentEngine,
-    prepare: TextTokenizer | ImageTransform,
+    student: Student,
+    towers: Sequence[Tower],
     world: World,
 ) -> Callable[[], list[dict[str, Any]]]:
     """Evaluation on all ranks with the engines themselves; the frozen teacher reads each collection once."""
 
     def by_student(items: Any) -> Any:
-        return student.encode(prepare(items))
+        return student.encode(towers[0].prepare(items))
+
+    def by_second(items: Any) -> Any:
+        return student.encode(towers[1].prepare(items))
 
     def by_teacher(items: Any) -> Any:
         assert teacher is not None
         assert tokenize is not None
         return teacher.encode(tokenize(items))
 
-    if isinstance(prepare, ImageTransform):
+    if isinstance(towers[0].prepare, ImageTransform):
         encoders = Encoders(by_teacher, by_teacher, images=by_student)
     elif teacher is None:
         encoders = Encoders(by_student, by_student, passage_cache=None, matrices_cache=None)
     else:
-        encoders = Encoders(by_student, by_teacher)
+        encoders = Encoders(by_student, by_teacher, images=by_second if len(towers) > 1 else None)
 
     def evaluate() -> list[dict[str, Any]]:
         with torch.no_grad():
@@ -238,32 +234,32 @@ def _hooks(config: TrainConfig, world: World, steps: int) -> list[Hook]:
     return [Console(steps), Metrics(log.MetricsFile(config.run / "metrics.jsonl"))]
 
 
-def _reference(prepare: TextTokenizer | ImageTransform, stream: StreamLoader) -> TokenBatch | PatchBatch:
+def _reference(tower: Tower, stream: StreamLoader) -> TokenBatch | PatchBatch:
     """Fixed inputs: the same texts in every run, or the images of the stream's first micro-batch, on every rank."""
-    return prepare(TEXTS) if isinstance(prepare, TextTokenizer) else stream.peek(0, 0).target
+    if isinstance(tower.prepare, TextTokenizer):
+        return tower.prepare(TEXTS)
+    return stream.peek(stream.strands.first(tower.name), 0).target
 
 
 def _assets(
-    config: TrainConfig,
-    module: Encoder,
-    prepare: TextTokenizer | ImageTransform,
-    student: StudentEngine,
-    reference: TokenBatch | PatchBatch,
+    config: TrainConfig, towers: Sequence[Tower], student: Student, stream: StreamLoader
 ) -> Callable[[Path], None]:
-    """Encode the reference on all ranks; what rank 0 then writes beside the shards makes the checkpoint exportable."""
+    """Encode the references on all ranks; what rank 0 then writes beside the shards makes the checkpoint exportable."""
+    references = [_reference(tower, stream) for tower in towers]
     student.train(False)
     with torch.no_grad():
-        states = student.encode(reference)
+        states = [student.encode(reference) for reference in references]
     student.train(True)
 
     def write(folder: Path) -> None:
-        assets = folder / "assets"
-        assets.mkdir()
-        prepare.save(assets)
-        module.backbone.config.save_pretrained(assets)  # type: ignore[union-attr, operator]
-        contract_of(module, prepare).write(assets)
         write_atomic(folder / "config.yaml", dump(config))
-        write_reference(folder / "reference.safetensors", reference, states)
+        for tower, reference, encoded, below in zip(towers, references, states, ("", VISION), strict=False):
+            assets = folder / below / "assets"
+            assets.mkdir(parents=True)
+            tower.prepare.save(assets)
+            tower.module.backbone.config.save_pretrained(assets)  # type: ignore[union-attr, operator]
+            contract_of(tower.module, tower.prepare).write(assets)
+            write_reference(folder / below / "reference.safetensors", reference, encoded)
 
     return write
 

@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 from optical_scale.batch import PairBatch, PatchBatch, TokenBatch
 from optical_scale.errors import StreamError
 from optical_scale.records import Caption, CaptionedImage, Record, TextPair
+from optical_scale.stream.tokens import Ids, TokenisedPair
 
 Tokenize = Callable[[Sequence[str]], TokenBatch]
+BatchIds = Callable[[Sequence[Ids]], TokenBatch]
 TransformImages = Callable[[Sequence[bytes]], PatchBatch]
 
 _BLACK = (  # a PNG of one black pixel
@@ -27,6 +29,8 @@ class PairCollator:
         tokenize_source: text for the teacher.
         tokenize_target: text for the student; needed for text pairs.
         transform_images: JPEG or PNG bytes to pixels; needed for captioned images.
+        batch_ids: of both sides, for pairs that know their token ids: pads them as ``tokenize_source`` and
+            ``tokenize_target`` would.
         caption_language: which captions describe an image to the teacher; ``en`` also accepts ``en-GB``.
 
     Raises:
@@ -39,6 +43,7 @@ class PairCollator:
         *,
         tokenize_target: Tokenize | None = None,
         transform_images: TransformImages | None = None,
+        batch_ids: tuple[BatchIds, BatchIds] | None = None,
         caption_language: str = "en",
     ) -> None:
         if tokenize_target is None and transform_images is None:
@@ -46,6 +51,7 @@ class PairCollator:
         self.tokenize_source = tokenize_source
         self.tokenize_target = tokenize_target
         self.transform_images = transform_images
+        self.batch_ids = batch_ids
         self.caption_language = caption_language
 
     def __call__(self, records: Sequence[Record], epochs: Sequence[int] | None = None) -> PairBatch:
@@ -78,8 +84,13 @@ class PairCollator:
     def _text(self, pairs: Sequence[TextPair]) -> PairBatch:
         if self.tokenize_target is None:
             raise StreamError(f"{pairs[0].key!r} is a text pair, but this run reads images; use a corpus of images")
-        source = self.tokenize_source([pair.source for pair in pairs])
-        target = self.tokenize_target([pair.target for pair in pairs])
+        known = [pair for pair in pairs if isinstance(pair, TokenisedPair)]
+        if self.batch_ids is not None and len(known) == len(pairs):
+            source = self.batch_ids[0]([pair.source_ids for pair in known])
+            target = self.batch_ids[1]([pair.target_ids for pair in known])
+        else:
+            source = self.tokenize_source([pair.source for pair in pairs])
+            target = self.tokenize_target([pair.target for pair in pairs])
         assert len(source) == len(target) == len(pairs)
         return PairBatch(source, target, tuple(p.language for p in pairs), tuple(p.key for p in pairs))
 

@@ -2,15 +2,16 @@
 
 The loader walks the steps of one or several :class:`Strand`; all micro-batches of a step come from one strand, the same
 on every rank, so that every rank runs the same networks. What a micro-batch contains depends only on (step, number), so
-worker processes need no state: the parent hands them these two numbers in order and receives the batches in the same
-order. The state counts the steps handed to the caller; what workers have prepared beyond that is discarded on a restart
-and computed again.
+worker processes, or the thread that reads ahead without them, need no state: they are handed these two numbers in order
+and give the batches in the same order. The state counts the steps handed to the caller; what was prepared beyond that
+is discarded on a restart and computed again.
 """
 
 import itertools
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -22,9 +23,11 @@ from optical_scale.batch import PairBatch
 from optical_scale.errors import OpticalScaleError, ResumeError, StreamError
 from optical_scale.records import Record
 from optical_scale.runtime.world import World
+from optical_scale.stream.ahead import Key, ReadAhead
 from optical_scale.stream.strand import Strand, Strands
 
-Key = tuple[int, int]
+AHEAD = 256 << 20
+"""Bytes of finished micro-batches that the thread may hold."""
 _IGNORED = {signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}
 
 
@@ -56,7 +59,9 @@ class StreamLoader:
         strands: what to draw from, the same on every rank; several if the run has several modalities.
         world: this rank among all.
         shares: relative number of steps of each strand by name; None gives each the steps of its epoch.
-        workers: processes that read ahead; 0 reads in this process. Does not influence the batches.
+        workers: processes that read ahead, two micro-batches each. Does not influence the batches.
+        ahead: without workers, a thread of this process reads the next step while the caller computes this one, as long
+            as what it holds is below so many bytes; 0 reads only when asked.
 
     Attributes:
         step: the next step, from 0.
@@ -73,6 +78,7 @@ class StreamLoader:
         world: World,
         shares: Mapping[str, float] | None = None,
         workers: int = 0,
+        ahead: int = AHEAD,
     ) -> None:
         if workers < 0:
             raise StreamError(f"workers is {workers}; it must be 0 (read in this process) or more")
@@ -82,13 +88,17 @@ class StreamLoader:
         self.step = 0
         self._world = world
         self._workers = workers
+        self._ahead = ahead
         self._dataset = MicroBatches(self.strands)
         self._ready: Iterator[PairBatch | OpticalScaleError] | None = None
+        self._counts: dict[int, int] = {}
+        # Plans and shard folders serve one thread at a time.
+        self._one_reader = threading.Lock()
 
     def numbers(self, step: int) -> range:
         """Which micro-batches of ``step`` this rank reads; equally many on every rank."""
-        strand, own = self.strands.of(step)
-        return strand.plan.numbers(own, self._world)
+        with self._one_reader:
+            return _numbers(self.strands, self._world, step)
 
     def take(self, step: int) -> list[PairBatch]:
         """The micro-batches of ``step``, which must be the next one.
@@ -103,13 +113,15 @@ class StreamLoader:
             self._ready = self._start()
         batches: list[PairBatch] = []
         try:
-            for outcome in itertools.islice(self._ready, len(self.numbers(step))):
+            while len(batches) < self._counts.get(step, 1):  # known once the first of them was asked for
+                outcome = next(self._ready)
                 if isinstance(outcome, OpticalScaleError):
                     raise outcome
                 batches.append(outcome)
         except BaseException:
             self.close()  # the position inside the step is lost, so the next attempt starts the step again
             raise
+        del self._counts[step]
         self.step += 1
         return batches
 
@@ -119,7 +131,8 @@ class StreamLoader:
         Raises:
             ShardError: a sample cannot be read.
         """
-        batch = self._dataset[step, number]
+        with self._one_reader:
+            batch = self._dataset[step, number]
         if isinstance(batch, OpticalScaleError):
             raise batch
         return batch
@@ -131,11 +144,13 @@ class StreamLoader:
 
     def state(self) -> dict[str, Any]:
         """What :meth:`restore` needs, as plain JSON values; the same on every rank."""
-        return self.strands.state(self.step)
+        with self._one_reader:
+            return self.strands.state(self.step)
 
     def drawn(self) -> dict[str, int]:
         """Pairs handed out so far, by language, over all ranks."""
-        return self.strands.drawn(self.step)
+        with self._one_reader:
+            return self.strands.drawn(self.step)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue where :meth:`state` was taken, on any number of ranks and workers; reads no data.
@@ -143,7 +158,8 @@ class StreamLoader:
         Raises:
             ResumeError: the sources, probabilities, seed, bucketing or pairs per step changed, or the state is damaged.
         """
-        step, changes = self.strands.compare(state)
+        with self._one_reader:
+            step, changes = self.strands.compare(state)
         if changes:
             raise ResumeError(
                 "the checkpoint's data stream cannot be continued: " + "; ".join(changes) + ". Restore these "
@@ -153,19 +169,24 @@ class StreamLoader:
         self.step = step
 
     def close(self) -> None:
-        """Stop the worker processes; the next :meth:`take` starts them again."""
+        """Stop the thread or the worker processes; the next :meth:`take` starts them again."""
+        if isinstance(self._ready, ReadAhead):
+            self._ready.close()
         self._ready = None
-
-    def _keys(self) -> Iterator[Key]:
-        return ((step, number) for step in itertools.count(self.step) for number in self.numbers(step))
+        self._counts = {}
 
     def _start(self) -> Iterator[PairBatch | OpticalScaleError]:
+        keys = _keys(self.strands, self._world, self.step, self._counts)
+        if self._workers == 0 and self._ahead:
+            ready = ReadAhead(self.step, keys, self._dataset.__getitem__, self._one_reader, self._ahead)
+            weakref.finalize(self, ready.close)
+            return ready
         if self._workers == 0:
-            return (self._dataset[key] for key in self._keys())
+            return map(self._dataset.__getitem__, keys)
         loader = DataLoader(
             self._dataset,
             batch_size=None,
-            sampler=self._keys(),
+            sampler=keys,
             num_workers=self._workers,
             worker_init_fn=_begin_worker,
             # Without its own generator the DataLoader takes a number from the global one, and dropout after a
@@ -178,6 +199,19 @@ class StreamLoader:
             return iter(loader)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _numbers(strands: Strands, world: World, step: int) -> range:
+    strand, own = strands.of(step)
+    return strand.plan.numbers(own, world)
+
+
+def _keys(strands: Strands, world: World, first: int, counts: dict[int, int]) -> Iterator[Key]:
+    """Micro-batches of this rank from step ``first`` on; before the first of a step, their number is in ``counts``."""
+    for step in itertools.count(first):
+        numbers = _numbers(strands, world, step)
+        counts[step] = len(numbers)
+        yield from ((step, number) for number in numbers)
 
 
 def _begin_worker(worker: int) -> None:

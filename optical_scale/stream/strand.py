@@ -4,6 +4,7 @@ A run on bitext and images has two strands. Step s belongs to one of them on eve
 (:mod:`~optical_scale.stream.mixing`), and is that strand's step number k.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -93,6 +94,11 @@ class Strands:
             return self.strands[0], step
         turn = self._turns.draw(step)
         return self.strands[turn.source], turn.k
+
+    def first(self, name: str) -> int:
+        """The first step of strand ``name``."""
+        number = [strand.name for strand in self.strands].index(name)
+        return next(step for step in itertools.count() if self.counts(step + 1)[number])
 
     def counts(self, steps: int) -> tuple[int, ...]:
         """How many of the first ``steps`` steps each strand has."""

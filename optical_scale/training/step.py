@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from optical_scale.batch import PairBatch, TokenBatch, TokenStates
-from optical_scale.engine.student import StudentEngine, Update
+from optical_scale.engine.student import Update
 from optical_scale.engine.teacher import Teacher
+from optical_scale.engine.towers import Student
 from optical_scale.errors import EngineError
 from optical_scale.losses.objective import LossOutput, Moment, Objective, at
 from optical_scale.runtime.collectives import gather_integers, sum_over_ranks
@@ -41,7 +42,7 @@ class TrainStep:
     def __init__(
         self,
         teacher: Teacher | None,
-        student: StudentEngine,
+        student: Student,
         objective: Objective,
         phases: Phases | None = None,
     ) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from optical_scale.batch import PairBatch
-from optical_scale.engine.student import StudentEngine
+from optical_scale.batch import PairBatch, PatchBatch
+from optical_scale.engine.towers import Student
 from optical_scale.errors import StreamError
 from optical_scale.runtime.collectives import broadcast_object
 from optical_scale.runtime.files import write_json
@@ -86,7 +86,7 @@ class Trainer:
         self,
         *,
         step: TrainStep,
-        student: StudentEngine,
+        student: Student,
         loader: Loader,
         store: CheckpointStore,
         assets: Callable[[], Callable[[Path], None]],
@@ -166,7 +166,10 @@ class Trainer:
         logged = number == self.times.steps or _due(number, self.times.log_every)
         result = self.step(micro_batches, self.state.step, watch=logged)
         self.state = self.state.after_step(result.values["loss"])
-        self._window.add(sum(len(batch.languages) for batch in micro_batches))
+        images = isinstance(micro_batches[0].target, PatchBatch)
+        self._window.add(
+            sum(len(batch.languages) for batch in micro_batches), "images" if images else "texts", result.values["loss"]
+        )
         if logged:
             self.state = self.state.logged()
             values = {
@@ -242,23 +245,29 @@ class _Window:
     """Speed since the last log line; evaluations and checkpoints do not count."""
 
     def __init__(self) -> None:
+        self._kinds: set[str] = set()
         self.restart()
 
     def restart(self) -> None:
         self._started = time.perf_counter()
         self._pairs = 0
         self._waited = 0.0
+        self._losses: dict[str, list[float]] = {}
 
-    def add(self, pairs: int) -> None:
+    def add(self, pairs: int, kind: str, loss: float) -> None:
         self._pairs += pairs
+        self._kinds.add(kind)
+        self._losses.setdefault(kind, []).append(loss)
 
     def wait(self, seconds: float) -> None:
         self._waited += seconds
 
     def close(self) -> dict[str, float]:
-        """Pairs per second, and the share of the time that this rank waited for data or for other ranks' data."""
+        """Pairs per second, the share of time this rank waited for data or other ranks' data, each tower's loss."""
         elapsed = max(1e-9, time.perf_counter() - self._started)
         values = {"pairs_per_second_per_rank": self._pairs / elapsed, "data_wait": self._waited / elapsed}
+        if len(self._kinds) > 1:
+            values |= {f"loss_{kind}": sum(losses) / len(losses) for kind, losses in self._losses.items()}
         self.restart()
         return values
 

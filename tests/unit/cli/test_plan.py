@@ -19,7 +19,7 @@ def workshop(tmp_path_factory):
 
 
 def test_steps_exposure_and_ranks(workshop):
-    plan = plan_data(load(TrainConfig, workshop.config("a"), ["stream.temperature=5"]), [1, 2, 3], per_node=1)
+    plan = plan_data(load(TrainConfig, workshop.config("a"), ["stream.temperature=5"]), [1, 2, 3], per_node=1)["pairs"]
     assert (plan.steps, plan.steps_per_epoch, plan.examined, plan.shards) == (6, 12, 1, 2)
     assert {row.language: (row.pairs, row.draws, row.epochs) for row in plan.exposure} == {
         "de": (48, 24, 0.5),
@@ -35,7 +35,7 @@ def test_steps_exposure_and_ranks(workshop):
 
 def test_a_budget_and_whole_epochs(workshop):
     given = [*BUDGET, "optimization.epochs=2", "optimization.steps=null"]
-    plan = plan_data(load(TrainConfig, workshop.config("a"), given), [2], blocks=2)
+    plan = plan_data(load(TrainConfig, workshop.config("a"), given), [2], blocks=2)["pairs"]
     assert (plan.steps, plan.look_ahead, plan.examined) == (24, 4, 8)
     assert [row.epochs for row in plan.exposure] == [2, 2]
     assert plan.worlds[0].shape.pairs == 64

@@ -84,3 +84,44 @@ def test_a_tokenizer_has_room_for_its_special_pieces():
     assert TokenizerConfig(output="t", shards=["s"]).vocabulary == 8000
     with pytest.raises(ValidationError, match="greater than or equal to 64"):
         TokenizerConfig(output="t", shards=["s"], vocabulary=10)
+
+
+IMAGES = {"sources": [{"shards": "i"}], "pairs_per_step": 4, "micro_batch_pairs": 2}
+
+
+def two_towers(student=None, stream=None, **changes):
+    """The fields that make a run with two towers."""
+    own = {"sources": [{"shards": "s"}], "pairs_per_step": 8, "micro_batch_pairs": 4, "images": IMAGES}
+    return {
+        "student": {"backbone": SCRATCH, "vision": VISION} | (student or {}),
+        "stream": own | (stream or {}),
+        **changes,
+    }
+
+
+def test_each_tower_is_a_run_of_its_own():
+    config = train(**two_towers(stream={"faults": {"policy": "skip"}}))
+    towers = config.towers()
+    assert list(towers) == ["pairs", "images"]
+    assert (towers["pairs"].student.vision, towers["pairs"].stream.images) == (None, None)
+    assert towers["images"].student.backbone == config.student.vision
+    images = towers["images"].stream
+    assert (images.pairs_per_step, images.faults.policy, images.sources[0].shards) == (4, "skip", "i")
+    assert towers["pairs"].towers() == {"pairs": towers["pairs"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stream": {"images": None}}, "set both or none"),
+        ({"student": {"vision": None}}, "set both or none"),
+        ({"teacher": None}, "set `teacher` for the captions"),
+        ({"student": {"engine": {"zero_stage": 3, "offload_optimizer": "nvme", "nvme": "/d"}}}, "two towers cannot"),
+        ({"student": {"backbone": {"kind": "vision", "architecture": {"model_type": "vit"}}}}, "beside a text"),
+        ({"stream": {"images": {"sources": [{"shards": "s3://b/i"}], "pairs_per_step": 4, "micro_batch_pairs": 2}}},
+         "a source is a URL"),
+    ],
+)  # fmt: skip
+def test_towers_that_do_not_fit(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        train(**two_towers(**changes))

@@ -54,7 +54,7 @@ def test_images_and_texts_are_encoded_as_by_each_tower_alone(both, model, text):
     with torch.no_grad():
         expected = functional.normalize(encoder.eval()(pixel_values=pixels).mean(1))
     found = model.encode([image], convert_to_tensor=True)
-    torch.testing.assert_close(found, expected, rtol=0, atol=2e-7)
+    torch.testing.assert_close(found, expected, rtol=0, atol=5e-7)
     assert model.similarity(found, model.encode(TEXTS)).shape == (1, 2)
 
 

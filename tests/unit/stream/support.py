@@ -11,7 +11,7 @@ from optical_scale.records import TextPair
 from optical_scale.runtime.world import World
 from optical_scale.stream.buckets import Bucketing
 from optical_scale.stream.collate import PairCollator
-from optical_scale.stream.loader import StreamLoader
+from optical_scale.stream.loader import AHEAD, StreamLoader
 from optical_scale.stream.mixing import Mixture
 from optical_scale.stream.strand import make_strand, portions_of
 
@@ -65,8 +65,10 @@ def strand(sources=None, temperature=2.0, weights=None, mixture=None, **settings
     return make_strand(sources, COLLATE, mixture, **settings)
 
 
-def loader(rank=0, size=1, workers=0, strands=None, **settings):
-    return StreamLoader(strands or [strand(**settings)], world=World(rank, size), workers=workers)
+def loader(rank=0, size=1, workers=0, strands=None, shares=None, ahead=AHEAD, **settings):
+    return StreamLoader(
+        strands or [strand(**settings)], world=World(rank, size), shares=shares, workers=workers, ahead=ahead
+    )
 
 
 def content(batch):

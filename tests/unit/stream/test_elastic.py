@@ -36,6 +36,7 @@ KINDS = {
     "curriculum": lambda: {"mixture": phased()},
     "curriculum, bucketed": lambda: {"mixture": phased(), "bucketing": bucketing()},
     "two strands": lambda: {"strands": two_kinds(bucketing=bucketing())},
+    "shares": lambda: {"strands": two_kinds(), "shares": {"pairs": 2, "other": 1}},
 }
 
 
@@ -124,6 +125,9 @@ def test_two_strands_take_turns_and_end_their_epochs_together(whole):
     assert all(len({key[0] == "x" for batch in step for key in batch[0]}) == 1 for step in whole["two strands"])
     mine = loader(strands=two_kinds())
     assert mine.strands.counts(14) == (9, 5)
+    assert [mine.strands.of(mine.strands.first(name))[0].name for name in ("pairs", "other")] == ["pairs", "other"]
+    shared = loader(strands=two_kinds(), shares={"pairs": 2, "other": 1})
+    assert shared.strands.counts(12) == (8, 4)
 
 
 def test_damaged_states_of_strands_are_refused():
