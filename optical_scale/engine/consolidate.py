@@ -6,7 +6,8 @@ the stage. The layouts are those of DeepSpeed 0.19:
 - stage 0: whole tensors in ``mp_rank_00_model_states.pt``;
 - stages 1 and 2: each group's fp32 master weights are one flat vector, cut into one part per rank;
 - stage 3: each parameter is flattened, padded and cut into one part per rank; a rank's parts follow each other in its
-  flat vectors. Frozen parameters are cut the same way and stand in the files of model states.
+  flat vectors. Frozen parameters are cut the same way and stand in the files of model states. With the optimizer on
+  NVMe, vectors are empty there and lie in files of their own, which ``offloaded.json`` names.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from optical_scale.engine.archive import Archive, Foreign
 from optical_scale.engine.frozen import read_frozen
+from optical_scale.engine.offloaded import OffloadedVector, offloaded_vectors
 from optical_scale.engine.student import TAG
 from optical_scale.errors import CheckpointError
 
@@ -31,7 +33,7 @@ PIECE = 1 << 20
 class _Run(NamedTuple):
     """Elements ``start`` to ``stop`` of one stored tensor."""
 
-    archive: Archive
+    archive: Archive | OffloadedVector
     tensor: Tensor
     start: int
     stop: int
@@ -185,16 +187,23 @@ def _check_ranks(folder: Path, states: Sequence[Archive], optimizers: Sequence[A
 def _stage_3(
     folder: Path, shapes: Iterable[Mapping[str, torch.Size]], optimizers: Sequence[Archive]
 ) -> dict[str, tuple[tuple[int, ...], tuple[_Run, ...]]]:
-    flats = [archive.content["optimizer_state_dict"]["fp32_flat_groups"] for archive in optimizers]
-    sizes = [[flat.numel() for flat in groups] for groups in flats]
+    flats = [
+        [
+            (offloaded, offloaded.shape) if offloaded else (archive, flat)
+            for flat, offloaded in zip(groups, offloaded_vectors(folder, rank, len(groups)), strict=True)
+        ]
+        for rank, archive in enumerate(optimizers)
+        for groups in [archive.content["optimizer_state_dict"]["fp32_flat_groups"]]
+    ]
+    sizes = [[flat.numel() for _, flat in groups] for groups in flats]
     found: dict[str, tuple[tuple[int, ...], tuple[_Run, ...]]] = {}
     offset = 0
     for name, shape in ((name, shape) for group in shapes for name, shape in group.items()):
         share = -(-shape.numel() // len(optimizers))
         parts: list[_Run] = []
         left = shape.numel()
-        for archive, groups in zip(optimizers, flats, strict=True):
-            parts += _cut(archive, groups, offset, offset + min(share, left))
+        for groups in flats:
+            parts += _cut(groups, offset, offset + min(share, left))
             left -= min(share, left)
         found[name] = (tuple(shape), tuple(parts))
         offset += share
@@ -243,10 +252,10 @@ def _stages_1_and_2(
     return found
 
 
-def _cut(archive: Archive, groups: Sequence[Tensor], start: int, stop: int) -> Iterator[_Run]:
+def _cut(groups: Sequence[tuple[Archive | OffloadedVector, Tensor]], start: int, stop: int) -> Iterator[_Run]:
     """The runs of elements ``start`` to ``stop`` of vectors that count as joined."""
     before = 0
-    for flat in groups:
+    for archive, flat in groups:
         first, last = max(start - before, 0), min(stop - before, flat.numel())
         if first < last:
             yield _Run(archive, flat, first, last)

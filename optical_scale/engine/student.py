@@ -12,6 +12,7 @@ from torch.nn import functional
 from optical_scale.backbones.encoder import model_inputs, token_states
 from optical_scale.batch import PatchBatch, TokenBatch, TokenStates
 from optical_scale.engine.frozen import FROZEN_FILE, check_frozen, frozen_digests
+from optical_scale.engine.offloaded import write_index
 from optical_scale.errors import CheckpointError, EngineError
 from optical_scale.runtime.files import write_json
 
@@ -133,6 +134,8 @@ class StudentEngine:
             self._frozen = frozen_digests(self.module)
         if dist.get_rank() == 0:
             write_json(folder / TAG / FROZEN_FILE, self._frozen)
+            if self._engine.zero_nvme_offload_optimizer():
+                write_index(folder / TAG, self._engine.optimizer)
 
     def load(self, folder: Path) -> None:
         """Restore what :meth:`save` wrote, on the same number of ranks, or its universal form on any.
