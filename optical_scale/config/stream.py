@@ -106,6 +106,9 @@ class Stream(Schema):
     """Explicit language weights instead of the temperature rule."""
     curriculum: list[Phase] = []
     """Other temperatures or weights from later steps on."""
+    canonical_nodes: PositiveInt = 1
+    """Sections of the stream, each with its own part of the corpus in an epoch, so that a node does not come by every
+    shard: as many as the largest run has nodes. Processes divide it or are a multiple; it cannot change in a run."""
     tokens: Path | None = None
     """Token ids of the bitext that `optical-scale tokenize` wrote, a folder that all processes see; those of other
     shards or tokenizers are refused. null tokenises while training."""
@@ -140,6 +143,7 @@ class Stream(Schema):
             sources=self.images.sources,
             pairs_per_step=self.images.pairs_per_step,
             micro_batch_pairs=self.images.micro_batch_pairs,
+            canonical_nodes=self.canonical_nodes,
             faults=self.faults,
             cache=self.cache,
         )
@@ -154,6 +158,11 @@ class Stream(Schema):
             )
         if not budget and self.micro_batch_pairs is None:
             raise ValueError("set micro_batch_pairs, or a budget in `bucketing`")
+        if self.lanes % self.canonical_nodes:
+            raise ValueError(
+                f"a step has {self.lanes} micro-batches, which {self.canonical_nodes} canonical_nodes do not divide; "
+                "make pairs_per_step (under a budget: lanes) a multiple of them"
+            )
         every = [*self.sources, *(self.images.sources if self.images else [])]
         if self.cache is None and any("://" in source.shards for source in every):
             raise ValueError("a source is a URL; set cache.folder to a local folder for its shards")

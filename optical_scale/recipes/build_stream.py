@@ -59,13 +59,16 @@ def _open(shards: str, cache: schema.Cache | None) -> ShardFolder:
 
 
 def mixture(config: schema.Stream, found: Sequence[Source]) -> Mixing:
-    """Which source supplies which draw, in one phase or several."""
+    """Which source supplies which draw of a section, in one phase or several."""
     portions = portions_of(found)
     first = Mixture(portions, config.temperature, config.weights)
     if not config.curriculum:
         return first
     later = [
-        (phase.from_step * config.pairs_per_step, Mixture(portions, phase.temperature, phase.weights))
+        (
+            phase.from_step * config.pairs_per_step // config.canonical_nodes,
+            Mixture(portions, phase.temperature, phase.weights),
+        )
         for phase in config.curriculum
     ]
     return Curriculum([(0, first), *later])
@@ -189,6 +192,7 @@ def loader(
                 pairs_per_step=part.pairs_per_step,
                 micro_batch_pairs=part.micro_batch_pairs,
                 bucketing=bucketing(part, found, measure, lengths=lengths, world=world, device=device),
+                canonical_nodes=part.canonical_nodes,
                 policy=part.faults.policy,
                 name=name,
             )

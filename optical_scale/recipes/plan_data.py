@@ -105,7 +105,7 @@ def plan_data(config: TrainConfig, ranks: Sequence[int], *, per_node: int = 8, b
 def _plan(strand: Strand, lengths: Lengths, steps: int, ranks: Sequence[int], per_node: int, blocks: int) -> DataPlan:
     plan = strand.plan
     firsts = [plan.first_of_block(plan.steps_per_epoch * number // blocks) for number in range(blocks)]
-    examined = sorted({step for first in firsts for step in range(first, first + len(plan.block(first).steps))})
+    examined = sorted({step for first in firsts for step in range(first, first + plan.steps_of_block(first))})
     worlds = []
     for size in ranks:
         nodes = -(-size // per_node)
@@ -116,14 +116,14 @@ def _plan(strand: Strand, lengths: Lengths, steps: int, ranks: Sequence[int], pe
             problem = str(error)
         found = shape(plan, lengths, examined, size) if examined and not problem else None
         pairs = plan.steps_per_epoch * plan.pairs_per_step / nodes
-        worlds.append(OnRanks(size, problem, found, shards_per_node(strand.sizes, nodes), pairs))
+        worlds.append(OnRanks(size, problem, found, shards_per_node(strand.sizes, nodes, plan.canonical_nodes), pairs))
     return DataPlan(
         steps,
         plan.steps_per_epoch,
         plan.look_ahead,
         len(examined),
         sum(map(len, strand.sizes)),
-        plan.mixture.exposure(steps * plan.pairs_per_step),
+        plan.exposure(steps),
         tuple(worlds),
     )
 
@@ -146,6 +146,7 @@ def _strand(config: TrainConfig, name: str) -> tuple[Strand, _ReadNow]:
         pairs_per_step=how.pairs_per_step,
         micro_batch_pairs=how.micro_batch_pairs,
         bucketing=Bucketing(lengths, cut.look_ahead, budget, cut.lanes or 1) if cut else None,
+        canonical_nodes=how.canonical_nodes,
         name=name,
     )
     return strand, lengths

@@ -171,7 +171,7 @@ def _announce(
         else "",
     )
     for strand in stream.strands.strands:
-        for row in strand.plan.mixture.exposure(steps[strand.name] * strand.plan.pairs_per_step):
+        for row in strand.plan.exposure(steps[strand.name]):
             logger.info(
                 "  %-8s %9s %-6s  share %5.1f %%  %6.2f epochs",
                 row.language, f"{row.pairs:,}", strand.name, 100 * row.probability, row.epochs,

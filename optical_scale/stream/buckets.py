@@ -103,33 +103,42 @@ def by_length(lengths_P2: NDArray[np.int64], rows: int = 1) -> NDArray[np.int64]
     return min(found, key=lambda entry: entry[0])[1]
 
 
-def cut_within(lengths_P2: NDArray[np.int64], budget: Budget, unit: int) -> list[int]:
-    """Cut a sorted sequence so that every piece keeps ``budget``.
-
-    The number of pieces is the smallest multiple of ``unit`` that allows it; among such cuts the most even is taken.
+def pieces_within(lengths_P2: NDArray[np.int64], budget: Budget, unit: int) -> int:
+    """Into how many pieces a sorted sequence must be cut so that every piece keeps ``budget``.
 
     Args:
         lengths_P2: tokens of both sides, at least ``unit`` rows.
         budget: limits of a piece.
-        unit: the pieces' number is a multiple of it; divides the number of rows.
-
-    Returns:
-        Where pieces end, ascending; the last is the number of rows.
+        unit: the pieces' number is the smallest multiple of it that will do; divides the number of rows.
 
     Raises:
         StreamError: one pair alone is above the budget.
     """
-    pairs = [(int(n), int(m)) for n, m in lengths_P2]
-    worst = max(pairs, key=lambda pair: budget.use(1, *pair))
+    pairs = _pairs(lengths_P2)
+    worst = _worst(pairs, budget)
     if budget.use(1, *worst) > 1:
         raise StreamError(
             f"a pair of {worst[0]} English and {worst[1]} target tokens alone takes {budget.use(1, *worst):.2f} times "
             f"the budget of a micro-batch (tokens {budget.tokens}, transport {budget.transport}); raise the budget "
             "or lower max_tokens"
         )
+    return -(-len(_greedy(pairs, budget, 1.0)) // unit) * unit
+
+
+def cut_within(lengths_P2: NDArray[np.int64], budget: Budget, pieces: int) -> list[int]:
+    """Cut a sorted sequence as evenly as possible into ``pieces`` that keep ``budget``.
+
+    Args:
+        lengths_P2: tokens of both sides.
+        budget: limits of a piece.
+        pieces: at least what :func:`pieces_within` says, at most the number of rows.
+
+    Returns:
+        Where pieces end, ascending; the last is the number of rows.
+    """
+    pairs = _pairs(lengths_P2)
     best = _greedy(pairs, budget, 1.0)
-    pieces = -(-len(best) // unit) * unit
-    low, high = budget.use(1, *worst), 1.0
+    low, high = budget.use(1, *_worst(pairs, budget)), 1.0
     for _ in range(_REFINEMENTS):
         middle = (low + high) / 2
         ends = _greedy(pairs, budget, middle)
@@ -138,6 +147,14 @@ def cut_within(lengths_P2: NDArray[np.int64], budget: Budget, unit: int) -> list
         else:
             low = middle
     return _split_until(pieces, best, pairs, budget)
+
+
+def _pairs(lengths_P2: NDArray[np.int64]) -> list[tuple[int, int]]:
+    return [(int(n), int(m)) for n, m in lengths_P2]
+
+
+def _worst(pairs: Sequence[tuple[int, int]], budget: Budget) -> tuple[int, int]:
+    return max(pairs, key=lambda pair: budget.use(1, *pair))
 
 
 def _greedy(pairs: Sequence[tuple[int, int]], budget: Budget, share: float) -> list[int]:

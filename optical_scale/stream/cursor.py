@@ -38,6 +38,7 @@ class StreamCursor:
         shares: exact probability of each language, as ``numerator/denominator``.
         drawn: pairs handed out so far, by language, over all ranks.
         batching: what else decides which pairs form a step; empty without bucketing.
+        canonical_nodes: sections of the stream.
     """
 
     step: int
@@ -47,6 +48,7 @@ class StreamCursor:
     shares: dict[str, str]
     drawn: dict[str, int]
     batching: str = ""
+    canonical_nodes: int = 1
 
     def state(self) -> dict[str, Any]:
         """Plain values for JSON, a few hundred bytes a source at most."""
@@ -60,7 +62,9 @@ class StreamCursor:
             "sources": marks,
             "shares": dict(self.shares),
             "drawn": dict(self.drawn),
-        } | ({"batching": self.batching} if self.batching else {})
+            **({"batching": self.batching} if self.batching else {}),
+            **({"canonical_nodes": self.canonical_nodes} if self.canonical_nodes > 1 else {}),
+        }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "StreamCursor":
@@ -86,6 +90,7 @@ class StreamCursor:
                 dict(state["shares"]),
                 drawn,
                 str(state.get("batching", "")),
+                int(state.get("canonical_nodes", 1)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ResumeError(f"stream state is damaged: {error!r}; use an earlier checkpoint") from error
@@ -102,7 +107,7 @@ class StreamCursor:
         """What differs between this saved position and ``present``, the same step of the present stream, by line."""
         lines = [
             f"{name} was {getattr(self, name)}, is {getattr(present, name)}"
-            for name in ("seed", "pairs_per_step", "batching")
+            for name in ("seed", "pairs_per_step", "batching", "canonical_nodes")
             if getattr(self, name) != getattr(present, name)
         ]
         for name in sorted(self.sources.keys() | present.sources.keys()):
@@ -122,7 +127,14 @@ def cursor_at(step: int, plan: StepPlan, shard_sizes: list[tuple[int, ...]]) -> 
     }
     batching = plan.bucketing.describe(plan.micro_batch_pairs) if plan.bucketing else ""
     return StreamCursor(
-        step, plan.pairs_per_step, plan.seed, marks, plan.mixture.describe(), plan.drawn(step), batching
+        step,
+        plan.pairs_per_step,
+        plan.seed,
+        marks,
+        plan.mixture.describe(),
+        plan.drawn(step),
+        batching,
+        plan.canonical_nodes,
     )
 
 

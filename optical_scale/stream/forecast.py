@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from optical_scale.runtime.world import World
 from optical_scale.stream.buckets import Lengths
 from optical_scale.stream.plan import StepPlan
 
@@ -41,10 +42,9 @@ def shape(plan: StepPlan, lengths: Lengths, steps: Sequence[int], ranks: int) ->
     pairs, real = 0, 0
     costs: list[NDArray[np.int64]] = []
     for step in steps:
-        block = plan.block(step)
-        batches = block.steps[step - block.first]
         work = []
-        for batch in batches:
+        for number in plan.numbers(step, World()):
+            block, batch = plan.micro_batch(step, number)
             found_B2 = block.lengths_P2[batch] if block.lengths_P2 is not None else _of(lengths, block.draws_P3[batch])
             pairs += len(batch)
             real += int(found_B2.sum())
@@ -64,12 +64,21 @@ def _of(lengths: Lengths, draws_B3: NDArray[np.int64]) -> NDArray[np.int64]:
     return found_B2
 
 
-def shards_per_node(sizes: Sequence[Sequence[int]], nodes: int) -> float:
-    """Shards that a node opens in one epoch, expected: pairs are dealt to nodes without regard to their shard.
+def shards_per_node(sizes: Sequence[Sequence[int]], nodes: int, canonical_nodes: int = 1) -> float:
+    """Shards that a node opens in one epoch, expected.
+
+    The nodes that share a section have its pairs dealt to them without regard to their shard. A section covers its
+    share of every source's shards, and parts of two more where it begins and ends.
 
     Args:
         sizes: samples of each shard, by source.
         nodes: nodes that share the pairs evenly.
+        canonical_nodes: sections of the stream.
     """
-    missed = float(Fraction(nodes - 1, nodes))
-    return sum(1 - missed**samples for source in sizes for samples in source)
+    sections = min(nodes, canonical_nodes)
+    missed = float(1 - Fraction(sections, nodes))
+    expected = 0.0
+    for source in sizes:
+        covered = min(1.0, 1 / sections + 1 / len(source)) if sections > 1 else 1.0
+        expected += covered * sum(1 - missed**samples for samples in source)
+    return expected

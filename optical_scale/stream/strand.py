@@ -48,6 +48,7 @@ def make_strand(
     pairs_per_step: int,
     micro_batch_pairs: int | None = None,
     bucketing: Bucketing | None = None,
+    canonical_nodes: int = 1,
     policy: Policy = "error",
     name: str = "pairs",
 ) -> Strand:
@@ -61,6 +62,7 @@ def make_strand(
         pairs_per_step: pairs per optimizer step over all ranks.
         micro_batch_pairs: pairs per micro-batch of one rank; None under a budget.
         bucketing: how pairs are sorted by length, if they are.
+        canonical_nodes: sections of the stream, each with its own part of the corpus; 1 is none.
         policy: what happens to samples that cannot be used.
         name: tells strands apart.
 
@@ -68,7 +70,9 @@ def make_strand(
         StreamError: sizes that do not divide, or a source that contradicts itself.
     """
     sizes = [shard_sizes(source) for source in sources]
-    orders = [SampleOrder(source.name, size, seed) for source, size in zip(sources, sizes, strict=True)]
+    orders = [
+        SampleOrder(source.name, size, seed, canonical_nodes) for source, size in zip(sources, sizes, strict=True)
+    ]
     plan = StepPlan(mixture, orders, seed, pairs_per_step, micro_batch_pairs, bucketing)
     return Strand(name, tuple(sources), sizes, plan, Reading(policy, collate, collate.blank))
 

@@ -41,6 +41,14 @@ def test_a_budget_and_whole_epochs(workshop):
     assert plan.worlds[0].shape.pairs == 64
 
 
+def test_phases_of_a_curriculum_begin_at_their_step_in_every_section(workshop):
+    given = ["stream.weights={de: 3, sw: 1}", "stream.curriculum=[{from_step: 3, weights: {de: 1, sw: 3}}]"]
+    for nodes in (1, 2):
+        config = load(TrainConfig, workshop.config("a"), [*given, f"stream.canonical_nodes={nodes}"])
+        plan = plan_data(config, [2], blocks=0)["pairs"]
+        assert {row.language: row.draws for row in plan.exposure} == {"de": 24, "sw": 24}
+
+
 def test_the_command_prints_a_table_and_says_what_cannot_run(workshop, capsys):
     path = str(workshop.config("a"))
     assert main(["plan", "data", path, *BUDGET, "--ranks", "1", "2"]) == 0

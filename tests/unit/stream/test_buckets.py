@@ -6,7 +6,7 @@ import pytest
 
 from optical_scale.errors import StreamError
 from optical_scale.runtime.world import World
-from optical_scale.stream.buckets import Budget, by_length, cut_within, deal
+from optical_scale.stream.buckets import Budget, by_length, cut_within, deal, pieces_within
 from tests.unit.stream.support import bucketing, strand, three_sources
 
 EPOCH = 144
@@ -30,35 +30,39 @@ def test_neighbours_in_order_of_length_are_alike_on_both_sides():
     assert np.abs(np.diff(ordered, axis=0)).sum(1).mean() < 0.3
 
 
+def cut(found, budget, unit):
+    return cut_within(found, budget, pieces_within(found, budget, unit))
+
+
 @pytest.mark.parametrize("budget", [Budget(tokens=500), Budget(transport=3000), Budget(tokens=500, transport=3000)])
 @pytest.mark.parametrize("unit", [1, 4, 16])
 def test_pieces_keep_the_budget_and_their_number_is_the_smallest_multiple(budget, unit):
     found = lengths(640)
     found = found[by_length(found)]
-    ends = cut_within(found, budget, unit)
+    ends = cut(found, budget, unit)
     assert ends == sorted(set(ends))
     assert ends[-1] == len(found)
     assert len(ends) % unit == 0
     assert max(uses(found, ends, budget)) <= 1
-    fewest = len(cut_within(found, budget, 1))
+    fewest = len(cut(found, budget, 1))
     assert fewest <= len(ends) < fewest + unit
 
 
 def test_pieces_are_even():
     found = lengths(640)
     found = found[by_length(found)]
-    taken = uses(found, cut_within(found, Budget(tokens=2000), 8), Budget(tokens=2000))
+    taken = uses(found, cut(found, Budget(tokens=2000), 8), Budget(tokens=2000))
     assert max(taken) < 1.15 * (sum(taken) / len(taken))
 
 
 def test_as_many_pieces_as_pairs_are_possible():
-    assert cut_within(np.array([(9, 9)] * 8), Budget(tokens=18), 8) == list(range(1, 9))
-    assert cut_within(np.array([(9, 9)] * 8), Budget(tokens=10**6), 8) == list(range(1, 9))
+    assert cut(np.array([(9, 9)] * 8), Budget(tokens=18), 8) == list(range(1, 9))
+    assert cut(np.array([(9, 9)] * 8), Budget(tokens=10**6), 8) == list(range(1, 9))
 
 
 def test_one_pair_above_the_budget_is_named():
     with pytest.raises(StreamError, match=r"50 English and 60 target tokens alone takes 1\.10 times the budget"):
-        cut_within(np.array([(3, 3), (50, 60)]), Budget(tokens=100), 1)
+        cut(np.array([(3, 3), (50, 60)]), Budget(tokens=100), 1)
 
 
 def test_every_step_gets_one_piece_of_each_stretch_of_lengths():
