@@ -31,9 +31,11 @@ from optical_scale.shards.reader import ShardFolder
 from optical_scale.shards.writer import write_shards
 from optical_scale.stream.buckets import Bucketing, Budget
 from optical_scale.stream.collate import PairCollator
-from optical_scale.stream.forecast import shape
+from optical_scale.stream.forecast import shape, shards_per_node
 from optical_scale.stream.loader import StreamLoader
-from optical_scale.stream.mixing import Mixture
+from optical_scale.stream.mixing import Mixture, Portion
+from optical_scale.stream.order import SampleOrder
+from optical_scale.stream.plan import StepPlan
 from optical_scale.stream.strand import make_strand, portions_of
 
 
@@ -215,7 +217,30 @@ def uneven(arguments: argparse.Namespace) -> None:
             del os.environ[name]
 
 
-PARTS = {"speed": speed, "padding": padding, "resume": resume, "uneven": uneven}
+def billions(arguments: argparse.Namespace) -> None:
+    """4 billion pairs of 100 languages in 80,000 shards on 4,096 ranks of 512 nodes, of which only sizes exist."""
+    pairs = [int(4e9 / (number + 1) / 5.187) for number in range(100)]
+    sizes = [[50_000] * (n // 50_000) + [n % 50_000] for n in pairs]
+    mixture = Mixture([Portion(f"s{n:02}", f"l{n:02}", count) for n, count in enumerate(pairs)], temperature=3.0)
+    print(
+        f"\nbillions: {sum(pairs):,} pairs, {sum(map(len, sizes)):,} shards, steps of 131,072, 4,096 ranks of 512 nodes"
+    )
+    for nodes in (1, 64, 512):
+        orders = [SampleOrder(f"s{n:02}", size, 0, nodes) for n, size in enumerate(sizes)]
+        plan = StepPlan(mixture, orders, 0, 131_072, 32)
+        world = World(1234, 4096)
+        spent = []
+        for step in (0, *range(20_000, 20_010)):
+            start = time.process_time()
+            rows = sum(len(plan.rows(step, number)) for number in plan.numbers(step, world))
+            spent.append(time.process_time() - start)
+        print(
+            f"  {nodes:3d} canonical nodes: a rank's {rows} rows planned in {1000 * np.median(spent):.1f} ms a step "
+            f"({1000 * max(spent):.0f} ms the first time); {shards_per_node(sizes, 512, nodes):,.0f} shards a node"
+        )
+
+
+PARTS = {"speed": speed, "padding": padding, "resume": resume, "uneven": uneven, "billions": billions}
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ import os
 import zlib
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from optical_scale.shards.remote import RemoteShards
 
 _OPEN_SHARDS = 32
 _PIECE = 1 << 16
-_PIECES = 1024
+_PIECES = 4096
 _REOPENINGS = 3
 
 
@@ -29,8 +29,8 @@ class ShardFolder:
     Files are opened when needed, at most 32 shards at a time, and read by position, so forked processes that share
     the descriptors do not disturb each other; a pickled copy opens its own. Not meant for several threads.
 
-    Small samples are read in pieces of 64 KiB, no more than a kernel reads ahead anyway, of which the latest 64 MiB are
-    kept: the stream comes back to the same pieces while it is in a window of its order.
+    Small samples are read in pieces of 64 KiB, no more than a kernel reads ahead anyway, of which a process keeps the
+    latest 256 MiB for all its folders: the stream comes back to the same pieces while it is in a window of its order.
 
     Args:
         path: folder with ``manifest.json``.
@@ -45,7 +45,6 @@ class ShardFolder:
         self._remote = remote
         self.manifest: Manifest = read_manifest(path)
         self._handles: OrderedDict[str, _Handle] = OrderedDict()
-        self._pieces = _Pieces()
         self._views: dict[str | None, ShardView] = {}
 
     @classmethod
@@ -90,12 +89,11 @@ class ShardFolder:
 
     def close(self) -> None:
         """Close the open files; reading opens them again."""
-        self._pieces.clear()
         while self._handles:
             self._handles.popitem()[1].close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_handles": OrderedDict(), "_pieces": _Pieces(), "_views": {}}
+        return self.__dict__ | {"_handles": OrderedDict(), "_views": {}}
 
     def __del__(self) -> None:
         if "_handles" in self.__dict__:  # absent when the manifest was refused
@@ -113,12 +111,12 @@ class ShardFolder:
     def _open(self, shard: ShardEntry) -> "_Handle":
         path = self.path / shard.name
         if self._remote is None:
-            return _Handle(path, shard, self._pieces)
+            return _Handle(path, shard)
         for _ in range(_REOPENINGS):
             self._remote.open(shard)
             with contextlib.suppress(ShardError):  # another process made room between the two lines
-                return _Handle(path, shard, self._pieces)
-        return _Handle(path, shard, self._pieces)
+                return _Handle(path, shard)
+        return _Handle(path, shard)
 
 
 class ShardView:
@@ -161,13 +159,21 @@ class ShardView:
         return (self[index] for index in range(len(self)))
 
 
-class _Pieces:
-    """The latest aligned pieces of files, by shard name and number; bounded in bytes."""
+class Pieces:
+    """The latest aligned pieces of files; bounded in bytes.
 
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+    Folders of one process share them, and these may serve different threads. Steps that others could disturb are single
+    operations of the dictionary, so no lock is needed that a forked process could inherit while it is held.
+    """
 
-    def read(self, shard: str, file: int, entry: IndexEntry) -> bytes:
+    def __init__(self, most: int = _PIECES) -> None:
+        self.most = most
+        self._kept: OrderedDict[tuple[Hashable, int], bytes] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def read(self, shard: Hashable, file: int, entry: IndexEntry) -> bytes:
         """The bytes of ``entry``, fewer if the file ends before."""
         first, end = entry.offset // _PIECE, entry.offset + entry.size
         if entry.size > _PIECE:
@@ -178,26 +184,28 @@ class _Pieces:
         start = entry.offset - first * _PIECE
         return data[start : start + entry.size]
 
-    def _piece(self, shard: str, file: int, number: int) -> bytes:
+    def _piece(self, shard: Hashable, file: int, number: int) -> bytes:
         key = (shard, number)
-        data = self._kept.get(key)
-        if data is None:
-            data = self._kept[key] = os.pread(file, _PIECE, number * _PIECE)
-            if len(self._kept) > _PIECES:
-                self._kept.popitem(last=False)
-        else:
-            self._kept.move_to_end(key)
+        known = self._kept.get(key)
+        data = os.pread(file, _PIECE, number * _PIECE) if known is None else known
+        with contextlib.suppress(KeyError):  # another thread dropped it meanwhile
+            if known is None:
+                self._kept[key] = data
+                while len(self._kept) > self.most:
+                    self._kept.popitem(last=False)
+            else:
+                self._kept.move_to_end(key)
         return data
 
-    def clear(self) -> None:
-        self._kept.clear()
+
+PIECES = Pieces()
 
 
 class _Handle:
     """Open tar and whole index of one shard."""
 
-    def __init__(self, path: Path, entry: ShardEntry, pieces: "_Pieces") -> None:
-        self._path, self._folder, self._pieces = path, path.parent, pieces
+    def __init__(self, path: Path, entry: ShardEntry) -> None:
+        self._path, self._folder = path, path.parent
         self._tar: int | None = None
         try:
             self._index = index_path(path).read_bytes()
@@ -205,7 +213,9 @@ class _Handle:
             if not self._index.startswith(MARK):
                 raise self._damaged(f"{index_path(path)} is no index of this format", "unreadable shard")
             self._tar = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self._expect(path, os.fstat(self._tar).st_size, entry.bytes)
+            status = os.fstat(self._tar)
+            self._identity = (status.st_dev, status.st_ino, status.st_mtime_ns)
+            self._expect(path, status.st_size, entry.bytes)
         except OSError as error:
             self.close()
             missing = isinstance(error, FileNotFoundError)
@@ -225,7 +235,7 @@ class _Handle:
         where = f"{self._path}, sample {sample}"
         entry = IndexEntry.unpack(self._index, entry_position(sample))
         try:
-            data = self._pieces.read(self._path.name, self._tar, entry)
+            data = PIECES.read(self._identity, self._tar, entry)
         except OSError as error:
             raise self._damaged(f"{where}: cannot be read ({error.strerror})", "unreadable shard") from None
         if len(data) != entry.size or zlib.crc32(data) != entry.checksum:

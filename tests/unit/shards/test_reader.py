@@ -2,10 +2,12 @@ import multiprocessing
 import os
 import pickle
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from optical_scale.errors import ShardError
+from optical_scale.shards import reader
 from optical_scale.shards.reader import ShardFolder
 from optical_scale.shards.writer import write_shards
 from tests.unit.shards.support import images, pairs
@@ -102,6 +104,31 @@ def damage(path, position, new):
     data = bytearray(path.read_bytes())
     data[position : position + len(new)] = new
     path.write_bytes(data)
+
+
+def test_all_folders_of_a_process_share_one_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "PIECES", reader.Pieces(4))
+    expected = [pairs(600, language) for language in ("sw", "tl", "de")]
+    for number, records in enumerate(expected):
+        write_shards(records, tmp_path / str(number), 100)
+    folders = [ShardFolder(tmp_path / str(number)) for number in range(3)]
+    # Threads of their own: a training stream and an evaluation read at the same time.
+    orders = [random.Random(number).choices(range(600), k=1500) for number in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda folder, order: [folder.select()[i] for i in order], folders, orders))
+    assert found == [[records[i] for i in order] for records, order in zip(expected, orders, strict=True)]
+    assert len(reader.PIECES) <= 4
+
+
+def test_a_rewritten_shard_is_read_anew(tmp_path):
+    for language in ("sw", "tl"):
+        write_shards(pairs(10, language), tmp_path / language, 100)
+    folder = ShardFolder(tmp_path / "sw")
+    assert list(folder.select()) == pairs(10, "sw")
+    folder.close()
+    (tmp_path / "tl" / "bitext-tl-000000.tar").rename(tmp_path / "sw" / "bitext-sw-000000.tar")
+    with pytest.raises(ShardError, match="the bytes differ"):
+        folder.select()[3]
 
 
 ADVICE = r"run `optical-scale verify .*out`, then copy or convert"
