@@ -63,6 +63,20 @@ class TextTokenizer:
         added = [np.array(row.special_tokens_mask, dtype=np.uint32) * ADDED for row in rows]
         return [np.array(row.ids, dtype=np.uint32) | special for row, special in zip(rows, added, strict=True)]
 
+    def spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """For each text the characters of its tokens, special ones excluded, in the order of the mask.
+
+        Returns:
+            First character and the one after the last; a token may include the blank before its word, and one of the
+            prefix covers nothing.
+        """
+        skipped, found = len(self.prefix), []
+        for row in self._encoder.encode_batch([self.prefix + text for text in texts]):
+            spans = [(max(start - skipped, 0), max(end - skipped, 0)) for start, end in row.offsets]
+            own = [span for span, special in zip(spans, row.special_tokens_mask, strict=True) if not special]
+            found.append(own or spans)
+        return found
+
     def batch(self, rows: Sequence[NDArray[np.uint32]]) -> TokenBatch:
         """What :meth:`encode` gave, padded to the longest."""
         lengths_B = np.array([len(row) for row in rows])

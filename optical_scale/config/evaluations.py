@@ -44,7 +44,23 @@ class CollectionRetrieval(Schema):
     """Longer documents are cut into passages of so many words, and count as their best one; null: the encoder cuts."""
 
 
-Evaluation = Annotated[BitextRetrieval | ImageText | CollectionRetrieval, Field(discriminator="name")]
+class Grounding(Schema):
+    """Phrases of captions to regions of the image by the transport plan: pointing game, recall at IoU 0.5, by type."""
+
+    name: Literal["grounding"]
+    shards: Path
+    """Image folder written by `optical-scale convert` from a corpus with phrases and boxes."""
+    languages: list[str] | None = None
+    """Caption languages to measure; null measures all that have phrases."""
+    limit: PositiveInt | None = None
+    """First images only; null takes all."""
+    epsilon: Annotated[float, Field(gt=0)] = 0.02
+    """Entropic regularisation of the plan between a caption and its image."""
+    box_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the greatest mass that a patch needs to belong to the box of a phrase."""
+
+
+Evaluation = Annotated[BitextRetrieval | ImageText | CollectionRetrieval | Grounding, Field(discriminator="name")]
 
 
 class Groups(Schema):

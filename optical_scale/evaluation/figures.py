@@ -31,6 +31,7 @@ _HATCHES = ("////", "", "....", "\\\\\\\\", "xxxx", "----")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DASHES = ("-", "--", "-.", ":")
 _DIRECT_LANGUAGES = 10
+_DRAWN = ("R@1", "MRR", "pointing", "R@IoU0.5")
 
 STYLE = {
     "svg.fonttype": "none",
@@ -111,9 +112,9 @@ def line_style(i: int) -> dict[str, Any]:
 
 
 def language_bars_svg(report: Report, task: Task) -> str:
-    """Bars per language and stage with chance level and interval, one panel for R@1 and one for MRR."""
+    """Bars per language and stage with chance level and interval, a panel for each metric worth one."""
     languages = languages_of(report, task)
-    metrics = [metric for metric in ("R@1", "MRR") if metric in metrics_of(report, task)]
+    metrics = [metric for metric in _DRAWN if metric in metrics_of(report, task)]
     if not metrics:
         return ""
     with mpl.rc_context(STYLE):

@@ -50,10 +50,7 @@ def evaluate_image_text(
     Raises:
         EvaluationError: no caption in a language, two images with one key, or unusable vectors.
     """
-    images = sorted(images, key=lambda image: image.key)
-    for one, other in pairwise(images):
-        if one.key == other.key:
-            raise EvaluationError(f"evaluation: two images have the key {one.key!r}; keys must be unique")
+    images = sort_by_key(images)
     if languages is None:
         languages = sorted({caption.language for image in images for caption in image.captions})
     if not languages:
@@ -73,6 +70,19 @@ def evaluate_image_text(
             ranks = _search_captions(texts, collection, relevant, mode, world)
             results.append(summarise("image_text", language, mode, "image_to_text", ranks, len(captions), CUTOFFS))
     return results
+
+
+def sort_by_key(images: Sequence[CaptionedImage]) -> list[CaptionedImage]:
+    """The images in the order of their keys.
+
+    Raises:
+        EvaluationError: two images have one key.
+    """
+    ordered = sorted(images, key=lambda image: image.key)
+    for one, other in pairwise(ordered):
+        if one.key == other.key:
+            raise EvaluationError(f"evaluation: two images have the key {one.key!r}; keys must be unique")
+    return ordered
 
 
 def _carriers(language: str, images: Sequence[CaptionedImage]) -> tuple[list[str], list[list[int]]]:

@@ -5,15 +5,16 @@ from html import escape
 
 from optical_scale.evaluation.figures import gap_svg, language_bars_svg, learning_curve_svg
 from optical_scale.evaluation.page_script import SORTING
+from optical_scale.evaluation.result_tables import result_table
 from optical_scale.evaluation.schema import (
     Report,
-    Task,
     group_mean,
+    headline_metric,
     languages_of,
     metrics_of,
     results_of,
     task_title,
-    tasks,
+    whole_tasks,
 )
 from optical_scale.evaluation.viewer import viewer_section
 
@@ -76,11 +77,11 @@ def html_page(report: Report) -> str:
     if curve := learning_curve_svg(report):
         parts += ["<h2>Learning curve</h2>", chart(curve)]
     parts += ["<h2>Results by language</h2>", f"<p>{_RESULTS_NOTE}</p>"]
-    for task in tasks(report):
+    for task in whole_tasks(report):
         parts.append(f"<h3>{escape(task_title(task))}</h3>")
         if bars := language_bars_svg(report, task):
             parts.append(chart(bars))
-        parts.append(_result_table(report, task))
+        parts.append(result_table(report, task))
     parts += viewer_section(report)
     if report.timings:
         rows = [(name, f"{seconds:,.1f} s") for name, seconds in report.timings.items()]
@@ -119,15 +120,16 @@ def _summary(report: Report) -> str:
     """Before and after in one sentence per task, from the mean over all languages."""
     lines = []
     first, last = report.stages[0], report.stages[-1]
-    for task in tasks(report):
+    for task in whole_tasks(report):
         languages = tuple(languages_of(report, task))
-        means = [group_mean(results_of(stage, task), languages, "MRR") for stage in (first, last)]
+        metric = headline_metric(metrics_of(report, task))
+        means = [group_mean(results_of(stage, task), languages, metric) for stage in (first, last)]
         if means[1] is None:
             continue
         before = "" if len(report.stages) == 1 or means[0] is None else f"{means[0]:.3f} ({escape(first.name)}) → "
         unit = "language" if len(languages) == 1 else "languages"
         lines.append(
-            f"{escape(task_title(task))}: mean MRR over {len(languages)} {unit} "
+            f"{escape(task_title(task))}: mean {metric} over {len(languages)} {unit} "
             f"{before}<strong>{means[1]:.3f}</strong> ({escape(last.name)})."
         )
     return "<p>" + "<br>".join(lines) + "</p>"
@@ -172,51 +174,4 @@ def _gap_table(report: Report) -> str:
     return (
         f'<div class="scroll"><table class="gaps sortable"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _result_table(report: Report, task: Task) -> str:
-    """Languages down, metrics under every stage across, chance last; then group means."""
-    metrics, stages = metrics_of(report, task), [results_of(stage, task) for stage in report.stages]
-    columns = "".join(
-        f"<th class='stage' colspan='{len(metrics)}' scope='colgroup'>{escape(name)}</th>"
-        for name in (*(stage.name for stage in report.stages), "chance")
-    )
-    names = "".join(
-        f"<th scope='col' data-column='{i}'>{escape(metric)}</th>"
-        for i, metric in enumerate(metrics * (len(stages) + 1), start=3)
-    )
-    body = ""
-    for language in languages_of(report, task):
-        known = next(results[language] for results in stages if language in results)
-        values = [results[language].metrics if language in results else {} for results in stages]
-        cells = "".join(_cells([row.get(metric) for metric in metrics]) for row in (*values, known.chance))
-        pairs = f" · {report.training_pairs[language]:,}" if language in report.training_pairs else ""
-        size = "".join(f"<td data-value='{n}'>{n:,}</td>" for n in (known.queries, known.documents))
-        body += f"<tr><th scope='row'>{escape(language)}{pairs}</th>{size}{cells}</tr>"
-    means = ""
-    for name, languages in _mean_groups(report, languages_of(report, task)):
-        cells = "".join(_cells([group_mean(results, languages, metric) for metric in metrics]) for results in stages)
-        means += f"<tr class='mean'><th scope='row'>{escape(name)}</th><td></td><td></td>{cells}"
-        means += f"<td class='first' colspan='{len(metrics)}'></td></tr>"
-    return (
-        '<div class="scroll"><table class="sortable"><thead><tr>'
-        '<th rowspan="2" scope="col" data-column="0">language</th>'
-        '<th rowspan="2" data-column="1">queries</th><th rowspan="2" data-column="2">documents</th>'
-        f"{columns}</tr><tr>{names}</tr></thead><tbody>{body}</tbody>"
-        f"<tbody>{means}</tbody></table></div>"
-    )
-
-
-def _mean_groups(report: Report, languages: list[str]) -> list[tuple[str, tuple[str, ...]]]:
-    groups = [("mean of all", tuple(languages))]
-    if report.groups is not None:
-        groups += [("mean of high-resource", report.groups.high), ("mean of low-resource", report.groups.low)]
-    return groups
-
-
-def _cells(values: list[float | None]) -> str:
-    return "".join(
-        f"<td{' class=first' if i == 0 else ''}>{'–' if value is None else f'{value:.3f}'}</td>"
-        for i, value in enumerate(values)
     )

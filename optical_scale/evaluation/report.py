@@ -14,7 +14,7 @@ from optical_scale.evaluation.schema import (
     metrics_of,
     results_of,
     task_title,
-    tasks,
+    whole_tasks,
 )
 from optical_scale.runtime.files import write_atomic, write_json
 
@@ -50,7 +50,7 @@ def read_report(path: Path) -> Report:
 
 def terminal_table(report: Report) -> str:
     """One monospaced table per task: languages down, metrics under each stage across; group means, gaps and chance."""
-    return "\n\n".join(_table(report, task) for task in tasks(report)) + "\n"
+    return "\n\n".join(_table(report, task) for task in whole_tasks(report)) + "\n"
 
 
 def _table(report: Report, task: Task) -> str:

@@ -1,7 +1,7 @@
 """One line of a results table: a language under one score in one direction, with chance level and per-query values."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -21,7 +21,8 @@ from optical_scale.evaluation.scoring import dense_ranks, maxsim_ranks
 from optical_scale.runtime.world import World
 
 Mode = Literal["dense", "late_interaction"]
-Direction = Literal["text_to_text", "text_to_image", "image_to_text"]
+Score = Mode | Literal["transport_plan"]
+Direction = Literal["text_to_text", "text_to_image", "image_to_text", "phrase_to_region"]
 
 RANKERS = {"dense": dense_ranks, "late_interaction": maxsim_ranks}
 """The function that ranks under each mode."""
@@ -32,26 +33,31 @@ class RetrievalResult:
     """Quality of one search task.
 
     Attributes:
-        evaluation: ``bitext`` or ``image_text``.
+        evaluation: ``bitext``, ``image_text``, ``collection`` or ``grounding``; of a part of the queries
+            ``grounding:people``.
         language: BCP-47 tag of the student's side.
         mode: the score.
         direction: what searches what.
-        metrics: mean over queries by name: ``R@k`` (any-hit), ``MRR``, ``MAP``.
+        metrics: mean over queries by name, for example ``R@k`` (any-hit), ``MRR``, ``MAP``.
         chance: what a uniformly random order would score in expectation, same names.
         queries: number of queries.
         documents: number of documents searched.
         per_query: the values behind each metric, in the order of the queries, float64 (Q,).
+        baselines: by name, the same metrics of something simple that needs no model.
+        counted: queries left out or treated apart, by the reason in words.
     """
 
     evaluation: str
     language: str
-    mode: Mode
+    mode: Score
     direction: Direction
     metrics: Mapping[str, float]
     chance: Mapping[str, float]
     queries: int
     documents: int
     per_query: Mapping[str, Values]
+    baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    counted: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def reciprocal_ranks(self) -> Values:

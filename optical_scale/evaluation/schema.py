@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from optical_scale.evaluation.language_gap import Interval, LanguageGap, mean_interval
-from optical_scale.evaluation.results import Direction, Mode, RetrievalResult
+from optical_scale.evaluation.results import Direction, RetrievalResult, Score
 
 
 class _Model(BaseModel):
@@ -21,13 +21,15 @@ class ReportedResult(_Model):
 
     evaluation: str
     language: str
-    mode: Mode
+    mode: Score
     direction: Direction
     metrics: dict[str, float]
     chance: dict[str, float]
     intervals: dict[str, Interval] = {}
     queries: int = Field(ge=1)
     documents: int = Field(ge=1)
+    baselines: dict[str, dict[str, float]] = {}
+    counted: dict[str, int] = {}
 
     @classmethod
     def of(cls, result: RetrievalResult) -> Self:
@@ -42,6 +44,8 @@ class ReportedResult(_Model):
             intervals={name: mean_interval(values) for name, values in result.per_query.items()},
             queries=result.queries,
             documents=result.documents,
+            baselines={name: dict(values) for name, values in result.baselines.items()},
+            counted=dict(result.counted),
         )
 
 
@@ -57,7 +61,7 @@ class ReportedGap(_Model):
 
     stage: str
     evaluation: str
-    mode: Mode
+    mode: Score
     direction: Direction
     metric: str
     high_mean: float
@@ -201,7 +205,7 @@ class Report(_Model):
     timings: dict[str, float] = {}
 
 
-Task = tuple[str, Direction, Mode]
+Task = tuple[str, Direction, Score]
 """Evaluation, direction and score: what one table or chart is about."""
 
 
@@ -209,6 +213,21 @@ def tasks(report: Report) -> list[Task]:
     """The distinct tasks of all stages, in order of appearance."""
     found = ((r.evaluation, r.direction, r.mode) for stage in report.stages for r in stage.results)
     return list(dict.fromkeys(found))
+
+
+def whole_tasks(report: Report) -> list[Task]:
+    """The tasks that are no part of another one."""
+    return [task for task in tasks(report) if ":" not in task[0]]
+
+
+def parts_of(report: Report, task: Task) -> list[Task]:
+    """The tasks over parts of its queries, such as one entity type."""
+    return [part for part in tasks(report) if part[0].startswith(f"{task[0]}:") and part[1:] == task[1:]]
+
+
+def headline_metric(metrics: list[str]) -> str:
+    """The metric that stands for a task: MRR, or the first where nothing is ranked."""
+    return "MRR" if "MRR" in metrics else metrics[0]
 
 
 def results_of(stage: Stage, task: Task) -> dict[str, ReportedResult]:
@@ -243,10 +262,15 @@ def task_title(task: Task) -> str:
 def title_of(task: tuple[str, str, str]) -> str:
     """The same for names read from a file."""
     evaluation, direction, mode = task
-    name = {"bitext": "Bitext retrieval", "image_text": "Image-text retrieval"}.get(evaluation, evaluation)
+    whole, _, part = evaluation.partition(":")
+    name = {"bitext": "Bitext retrieval", "image_text": "Image-text retrieval", "grounding": "Phrase grounding"}.get(
+        whole, whole
+    )
+    name += f" of {part}" if part else ""
     way = {
         "text_to_text": "foreign → English",
         "text_to_image": "text → image",
         "image_to_text": "image → text",
+        "phrase_to_region": "phrase → region",
     }.get(direction, direction.replace("_", " "))
     return f"{name}, {way}, {mode.replace('_', ' ')}"

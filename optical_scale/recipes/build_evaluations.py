@@ -12,6 +12,7 @@ from optical_scale.errors import ConfigError
 from optical_scale.evaluation.bitext_retrieval import PassageCache, evaluate_bitext
 from optical_scale.evaluation.collection_retrieval import MatricesCache, evaluate_collection
 from optical_scale.evaluation.encoding import EncodeImages, EncodeText
+from optical_scale.evaluation.grounding import TokenSpans, evaluate_grounding
 from optical_scale.evaluation.image_text import evaluate_image_text
 from optical_scale.evaluation.results import RetrievalResult
 from optical_scale.records import CaptionedImage, TextPair
@@ -29,6 +30,7 @@ class Encoders:
         images: reads the images; None when nothing needs it.
         passage_cache: filled with encoded English passages, valid while ``passages`` is frozen; None forgets them.
         matrices_cache: the same for retrieval collections, kept on disk.
+        query_spans: the characters of the tokens that ``queries`` gives vectors of.
     """
 
     queries: EncodeText
@@ -36,6 +38,7 @@ class Encoders:
     images: EncodeImages | None = None
     passage_cache: PassageCache | None = field(default_factory=dict)
     matrices_cache: MatricesCache | None = field(default_factory=dict)
+    query_spans: TokenSpans | None = None
 
 
 def measure(
@@ -60,12 +63,10 @@ def measure(
                     passage_cache=encoders.passage_cache,
                 )
             case schema.ImageText():
-                if encoders.images is None:
-                    raise ConfigError("evaluation: image_text needs a vision encoder; set `vision` or remove it")
                 results += evaluate_image_text(
                     captioned_images(config),
                     encoders.queries,
-                    encoders.images,
+                    _images(encoders, config.name),
                     batch_size=batch_size,
                     world=world,
                     languages=config.languages,
@@ -81,9 +82,28 @@ def measure(
                     passage_words=config.passage_words,
                     cache=encoders.matrices_cache,
                 )
+            case schema.Grounding():
+                assert encoders.query_spans is not None, "whoever reads captions has a tokenizer"
+                results += evaluate_grounding(
+                    captioned_images(config),
+                    encoders.queries,
+                    encoders.query_spans,
+                    _images(encoders, config.name),
+                    batch_size=batch_size,
+                    world=world,
+                    epsilon=config.epsilon,
+                    box_share=config.box_share,
+                    languages=config.languages,
+                )
             case _:
                 assert_never(config)
     return results
+
+
+def _images(encoders: Encoders, evaluation: str) -> EncodeImages:
+    if encoders.images is None:
+        raise ConfigError(f"evaluation: {evaluation} needs a vision encoder; set `vision` or remove it")
+    return encoders.images
 
 
 def bitext(config: schema.BitextRetrieval) -> dict[str, list[TextPair]]:
@@ -95,7 +115,7 @@ def bitext(config: schema.BitextRetrieval) -> dict[str, list[TextPair]]:
     }
 
 
-def captioned_images(config: schema.ImageText) -> list[CaptionedImage]:
+def captioned_images(config: schema.ImageText | schema.Grounding) -> list[CaptionedImage]:
     """The images of an evaluation with their captions."""
     records = islice(_folder(config.shards, "images").iterate(), config.limit)
     return [record for record in records if isinstance(record, CaptionedImage)]

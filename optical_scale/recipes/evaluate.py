@@ -41,7 +41,7 @@ from optical_scale.training.state import FINISHED, TrainState
 logger = logging.getLogger(__name__)
 
 Encode = Callable[[Any], TokenStates]
-_GAP_METRIC = {"bitext": "MRR", "image_text": "R@1", "collection": "nDCG@10"}
+_GAP_METRIC = {"bitext": "MRR", "image_text": "R@1", "collection": "nDCG@10", "grounding": "pointing"}
 
 
 def evaluate(config: EvaluateConfig) -> Report:
@@ -68,7 +68,7 @@ def evaluate(config: EvaluateConfig) -> Report:
         began = time.perf_counter()
         student_tokens = text_tokenizer(stage.student)
         student = frozen(text_encoder(stage.student, student_tokens), student_tokens)
-        encoders = Encoders(student, teacher, images, passages, matrices)
+        encoders = Encoders(student, teacher, images, passages, matrices, student_tokens.spans)
         results = measure(config.evaluation, encoders, batch_size=config.batch_size, world=World())
         stages.append(Stage(name=stage.name, results=tuple(ReportedResult.of(result) for result in results)))
         gaps += _gaps(config, stage.name, results)
@@ -118,7 +118,7 @@ def _gaps(config: EvaluateConfig, stage: str, results: Sequence[RetrievalResult]
 
     for (evaluation, *_), members in groupby(sorted(results, key=task), task):
         rows = list(members)
-        metric = _GAP_METRIC[evaluation]
+        metric = _GAP_METRIC[evaluation.partition(":")[0]]
         values = {row.language: row.per_query[metric] for row in rows}
         if set(groups.high + groups.low) <= set(values):
             yield ReportedGap.of(language_gap(values, groups, seed=config.seed), stage, rows[0], metric)

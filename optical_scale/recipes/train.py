@@ -199,12 +199,15 @@ def _evaluator(
         assert tokenize is not None
         return teacher.encode(tokenize(items))
 
-    if isinstance(towers[0].prepare, ImageTransform):
-        encoders = Encoders(by_teacher, by_teacher, images=by_student)
+    prepare = towers[0].prepare
+    if isinstance(prepare, ImageTransform):
+        assert tokenize is not None
+        encoders = Encoders(by_teacher, by_teacher, images=by_student, query_spans=tokenize.spans)
     elif teacher is None:
         encoders = Encoders(by_student, by_student, passage_cache=None, matrices_cache=None)
     else:
-        encoders = Encoders(by_student, by_teacher, images=by_second if len(towers) > 1 else None)
+        images = by_second if len(towers) > 1 else None
+        encoders = Encoders(by_student, by_teacher, images=images, query_spans=prepare.spans)
 
     def evaluate() -> list[dict[str, Any]]:
         with torch.no_grad():

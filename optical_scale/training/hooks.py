@@ -33,14 +33,16 @@ class Console:
         logger.info("step %d/%d  %s", state.step, self.steps, shown)
 
     def evaluated(self, state: TrainState, results: list[dict[str, Any]]) -> None:
-        """Print one line per task: the mean reciprocal rank of every language."""
+        """Print one line per task: the mean reciprocal rank of every language, or the first metric without ranks."""
         for task, rows in groupby(sorted(results, key=_task), _task):
-            shown = "  ".join(f"{row['language']} {row['metrics']['MRR']:.3f}" for row in rows)
-            logger.info("after step %d  MRR of %-32s %s", state.step, " ".join(task), shown)
+            shown = "  ".join(f"{row['language']} {row['metrics'][task[0]]:.3f}" for row in rows)
+            logger.info("after step %d  %s of %-32s %s", state.step, task[0], " ".join(filter(None, task[1:])), shown)
 
 
-def _task(result: Mapping[str, Any]) -> tuple[str, str]:
-    return result["direction"], result["mode"]
+def _task(result: Mapping[str, Any]) -> tuple[str, ...]:
+    part = result["evaluation"].partition(":")[2]
+    metric = "MRR" if "MRR" in result["metrics"] else next(iter(result["metrics"]))
+    return metric, result["direction"], result["mode"], part
 
 
 class Metrics:
