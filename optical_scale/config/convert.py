@@ -72,6 +72,9 @@ class ConvertConfig(Schema):
     """For bitext; the split file chooses images."""
     samples_per_shard: PositiveInt = 20_000
     """Samples after which a new tar begins."""
+    processes: PositiveInt | None = None
+    """Processes that read images, filter and encode; 1 is the command's own. null takes the cores, fewer if there is
+    little to do. The bytes of the output do not depend on it."""
 
     @model_validator(mode="after")
     def _one_kind_distinct_keys(self) -> "ConvertConfig":

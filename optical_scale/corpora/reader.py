@@ -8,10 +8,10 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 from optical_scale.corpora import zstd
 from optical_scale.errors import CorpusError
@@ -56,6 +56,35 @@ class LeftOut:
 
 PART = "part:"
 """Start of reasons that count boxes or phrases, not records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """A part of a corpus that is dear to read and may be read in another process, such as an image.
+
+    Attributes:
+        identity: text that changes when the part does.
+        read: gives its records and what is left out; picklable.
+    """
+
+    identity: str
+    read: Callable[[], Iterable["Record | LeftOut"]]
+
+
+Item = Record | LeftOut | Deferred
+
+
+@runtime_checkable
+class Deferring(Protocol):
+    """A corpus whose records may be read elsewhere, in any order."""
+
+    def deferred(self) -> Iterator[Deferred]:
+        """The parts whose records, one after the other, are those of iterating."""
+
+
+def items(corpus: "CorpusReader") -> Iterator[Item]:
+    """What iterating ``corpus`` yields, with what can be put off put off."""
+    return corpus.deferred() if isinstance(corpus, Deferring) else iter(corpus)
 
 
 class CorpusReader(Protocol):

@@ -1,6 +1,5 @@
 """Corpus schemas -> readers and rules."""
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import assert_never
@@ -28,7 +27,7 @@ from optical_scale.config.image_corpora import (
 )
 from optical_scale.corpora.bible import BibleCorpus
 from optical_scale.corpora.collections.pairs import CollectionCorpus
-from optical_scale.corpora.filters import Duplicates, HeldOut, LengthBounds, LengthRatio, Rule, TokenRatio, untranslated
+from optical_scale.corpora.filters import HeldOut, LengthBounds, LengthRatio, Rule, TokenRatio, untranslated
 from optical_scale.corpora.jsonl import JsonLinesCorpus
 from optical_scale.corpora.moses import MosesCorpus
 from optical_scale.corpora.opus import OpusCorpus
@@ -36,7 +35,6 @@ from optical_scale.corpora.parallel import ParallelCorpus
 from optical_scale.corpora.parquet import ParquetCorpus
 from optical_scale.corpora.reader import CorpusReader
 from optical_scale.corpora.scripts import ScriptShare
-from optical_scale.corpora.seen import SeenDigests
 from optical_scale.corpora.squad import SquadCorpus
 from optical_scale.corpora.table import TableCorpus
 from optical_scale.corpora.tmx import TmxCorpus
@@ -91,20 +89,15 @@ def build_corpus(config: Corpus, folder: Path) -> CorpusReader:
             assert_never(config)
 
 
-def build_rules(
-    config: Filters, folder: Path, pairs: int, scratch: Path, stack: contextlib.ExitStack
-) -> Sequence[Rule]:
-    """The rules that ``config`` sets, cheapest first; duplicates last, so that only kept pairs are remembered.
+def build_rules(config: Filters, folder: Path) -> Sequence[Rule]:
+    """The rules about single pairs that ``config`` sets, cheapest first.
 
     Args:
         config: bounds and switches.
         folder: where relative paths start.
-        pairs: most pairs that the rules will see.
-        scratch: folder on a disk with room for the digests of that many pairs.
-        stack: gives this room back when it closes.
 
     Raises:
-        CorpusError: a held-out file cannot be read, or the disk has no room.
+        CorpusError: a held-out file or the tokenizer cannot be read.
     """
     rules: list[Rule] = []
     if (config.min_characters, config.max_characters) != (1, None):
@@ -121,6 +114,4 @@ def build_rules(
         rules.append(TokenRatio(config.max_token_ratio, folder / config.tokenizer))
     if config.held_out:
         rules.append(HeldOut(folder / path for path in config.held_out))
-    if config.drop_duplicates:
-        rules.append(Duplicates(stack.enter_context(SeenDigests(pairs, scratch))))
     return rules

@@ -1,10 +1,11 @@
 """Messages for people on standard error, metrics for programs as JSON lines."""
 
+import contextlib
 import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,10 +26,20 @@ def configure(rank: int = 0, verbose: bool = False) -> None:
 
 def progress(items: Iterable[Item], what: str, total: int | None = None, unit: str = "it") -> Iterator[Item]:
     """Iterate with a bar of rate and time left; silent when standard error is no terminal, and on ranks > 0."""
+    with bar(what, total, unit) as advance:
+        for item in items:
+            yield item
+            advance(1)
+
+
+@contextlib.contextmanager
+def bar(what: str, total: int | None = None, unit: str = "it") -> Iterator[Callable[[int], object]]:
+    """The same bar for work that comes in pieces: the block is given a function to report how much was done."""
     from tqdm import tqdm
 
     quiet = not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0"
-    yield from tqdm(items, desc=what, total=total, unit=unit, disable=quiet, unit_scale=True, dynamic_ncols=True)
+    with tqdm(desc=what, total=total, unit=unit, disable=quiet, unit_scale=True, dynamic_ncols=True) as shown:
+        yield shown.update
 
 
 class MetricsFile:

@@ -3,7 +3,7 @@
 import json
 import re
 import tarfile
-from typing import Any
+from typing import Any, NamedTuple
 
 from optical_scale.errors import ShardError
 from optical_scale.records import Box, Caption, CaptionedImage, Phrase, Record, TextPair
@@ -13,6 +13,36 @@ KEY = re.compile(r"[0-9a-z_-]{1,90}")
 
 _LANGUAGE = re.compile(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
 _BLOCK = tarfile.BLOCKSIZE
+
+
+class Sample(NamedTuple):
+    """A record ready to be appended to a shard.
+
+    Attributes:
+        key: its key.
+        language: of the shard it goes to; None for images.
+        languages: of its pair or its captions, as counted in the manifest.
+        corpus: where it comes from.
+        content: its tar members.
+    """
+
+    key: str
+    language: str | None
+    languages: tuple[str, ...]
+    corpus: str
+    content: bytes
+
+
+def sample_of(record: Record) -> Sample:
+    """Encode a record.
+
+    Raises:
+        ShardError: as :func:`encode`.
+    """
+    if isinstance(record, TextPair):
+        return Sample(record.key, record.language, (record.language,), record.corpus, encode(record))
+    captions = tuple(caption.language for caption in record.captions)
+    return Sample(record.key, None, captions, record.corpus, encode(record))
 
 
 def encode(record: Record) -> bytes:

@@ -81,7 +81,7 @@ def test_a_bad_second_corpus_is_found_before_anything_is_written(corpus, monkeyp
     (corpus / "y.tl").write_text("Aso.\n")
     options = config(corpus)
     options["corpora"].append({"format": "moses", "name": "y", "source": "x.en", "target": "y.tl", "language": "tl"})
-    monkeypatch.setattr("optical_scale.recipes.convert.ShardWriter", None)
+    monkeypatch.setattr("optical_scale.recipes.convert.ShardFiles", None)
     with pytest.raises(CorpusError, match=r"has 5 lines, .* has 1"):
         convert(ConvertConfig.model_validate(options))
 
