@@ -49,10 +49,10 @@ class DropCounts:
         self.dropped.update(other.dropped)
         self.parts.update(other.parts)
 
-    def drop_kept(self, corpus: str, language: str, reason: str) -> None:
-        """Count a pair as dropped that was counted as kept."""
-        self.kept[corpus, language] -= 1
-        self.dropped[corpus, language, reason] += 1
+    def drop_kept(self, corpus: str, language: str, reason: str, number: int = 1) -> None:
+        """Count pairs as dropped that were counted as kept."""
+        self.kept[corpus, language] -= number
+        self.dropped[corpus, language, reason] += number
 
     def reasons(self, corpus: str, language: str) -> dict[str, int]:
         """Dropped records of one corpus and language by reason, most frequent first."""

@@ -3,6 +3,7 @@
 import mmap
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -61,6 +62,14 @@ class SeenDigests:
         self._free -= 1
         table[slot] = digest
         return True
+
+    def add_all(self, digests: Iterable[int]) -> list[bool]:
+        """Add digests one after the other; for each whether it was new.
+
+        Raises:
+            CorpusError: as :meth:`add`.
+        """
+        return [self.add(digest) for digest in digests]
 
     def close(self) -> None:
         """Give the disk space back."""

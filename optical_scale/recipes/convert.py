@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from optical_scale import __version__
 from optical_scale.config.convert import ConvertConfig
 from optical_scale.config.corpora import Bitext
@@ -27,6 +29,7 @@ from optical_scale.runtime.files import sha256
 from optical_scale.runtime.log import bar
 from optical_scale.runtime.pool import cores, map_in_order
 from optical_scale.shards.manifest import Dropped, Manifest
+from optical_scale.shards.samples import Samples
 from optical_scale.shards.unfinished import Unfinished
 from optical_scale.shards.writer import ShardFiles, check_free, disk_errors_explained
 
@@ -121,8 +124,7 @@ class _Conversion(contextlib.ExitStack):
                 f"{self._items:,} records differ. Bring the files back, or start over with `--restart`"
             )
         if self._seen is not None:
-            for digest in self._unfinished.digests():
-                self._seen.add(digest)
+            self._seen.add_all(self._unfinished.digests())
         if passed:
             logger.info("%s: goes on after %s of %s records", self._config.output, f"{passed:,}", f"{self._total:,}")
         return passed
@@ -152,16 +154,20 @@ class _Conversion(contextlib.ExitStack):
 
     def _take(self, encoded: Encoded) -> None:
         self._counts.add(encoded.counts)
-        if self._seen is None:
-            for sample in encoded.samples:
-                self._files.add(sample)
-            return
-        for sample, digest in zip(encoded.samples, encoded.digests, strict=True):
-            if self._seen.add(digest):
-                self._unfinished.remember(digest)
-                self._files.add(sample)
-            else:
-                self._counts.drop_kept(sample.corpus, sample.languages[0], "duplicate")
+        for samples, digests in encoded.runs:
+            self._files.add(samples if digests is None else self._new(samples, digests))
+
+    def _new(self, samples: Samples, digests: list[int]) -> Samples:
+        """The pairs that were not there before."""
+        assert self._seen is not None
+        assert samples.language is not None
+        new = self._seen.add_all(digests)
+        if all(new):
+            self._unfinished.remember(digests)
+            return samples
+        self._unfinished.remember(itertools.compress(digests, new))
+        self._counts.drop_kept(samples.corpus, samples.language, "duplicate", new.count(False))
+        return samples.pairs(np.array(new))
 
     def _state(self) -> dict[str, Any]:
         return {

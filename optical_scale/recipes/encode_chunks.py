@@ -8,7 +8,7 @@ from optical_scale.corpora.filters import DropCounts, filtered, pair_digest, uni
 from optical_scale.corpora.reader import Deferred, Item, LeftOut
 from optical_scale.recipes.build_corpora import build_rules
 from optical_scale.records import CaptionedImage, Record, TextPair
-from optical_scale.shards.codec import Sample, sample_of
+from optical_scale.shards.samples import Samples, grouped
 
 _CHUNK = 512
 """Pairs that travel together between processes, or as much work of another kind."""
@@ -24,13 +24,11 @@ class Encoded(NamedTuple):
     """What became of a chunk.
 
     Attributes:
-        samples: in order.
-        digests: as many, of pairs if duplicates are wanted out; else none.
+        runs: samples of one language and corpus each, with as many digests if duplicates are wanted out.
         counts: what was kept and dropped.
     """
 
-    samples: list[Sample]
-    digests: list[int]
+    runs: list[tuple[Samples, list[int] | None]]
     counts: DropCounts
 
 
@@ -81,15 +79,16 @@ class ChunkEncoder:
 
     def __call__(self, chunk: list[Packed]) -> Encoded:
         """Encode one chunk."""
-        encoded = Encoded([], [], DropCounts())
+        counts = DropCounts()
         found = _unpacked(chunk)
         if self._form is not None:
             found = unicode_normalized(found, self._form)
-        for record in filtered(found, self._rules, encoded.counts):
-            encoded.samples.append(sample_of(record))
-            if self._digests and isinstance(record, TextPair):
-                encoded.digests.append(pair_digest(record))
-        return encoded
+        runs = grouped(filtered(found, self._rules, counts))
+        return Encoded([(Samples.of(run), self._digests_of(run)) for run in runs], counts)
+
+    def _digests_of(self, run: list[Record]) -> list[int] | None:
+        pairs = [record for record in run if isinstance(record, TextPair)]
+        return [pair_digest(pair) for pair in pairs] if pairs and self._digests else None
 
 
 def _unpacked(chunk: list[Packed]) -> Iterator[Record | LeftOut]:

@@ -90,9 +90,9 @@ class Unfinished:
             while piece := log.read(_PIECE_BYTES):
                 yield from array("Q", piece)
 
-    def remember(self, digest: int) -> None:
-        """Keep a digest for :meth:`digests`."""
-        self._new.append(digest)
+    def remember(self, digests: Iterable[int]) -> None:
+        """Keep digests for :meth:`digests`."""
+        self._new.extend(digests)
 
     def save_if_due(self, state: Callable[[], Mapping[str, Any]]) -> None:
         """Every few seconds, make a checkpoint of ``state()``, which brings to disk what it speaks of."""
@@ -117,7 +117,8 @@ class Unfinished:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or not self._state_file.exists():
+        worth = error is not None and self._state_file.exists() and any(self.shards.iterdir())
+        if not worth:
             shutil.rmtree(self.folder, ignore_errors=True)
         else:
             logger.warning("%s: interrupted; the same command goes on from what lies in %s", self._output, self.folder)

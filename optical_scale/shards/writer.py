@@ -2,22 +2,32 @@
 
 import contextlib
 import hashlib
+import itertools
 import os
 import tarfile
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from optical_scale.errors import ShardError
 from optical_scale.records import Record
 from optical_scale.runtime.files import folder_appears
-from optical_scale.shards.codec import Sample, sample_of
-from optical_scale.shards.index import MARK, IndexEntry, index_path
+from optical_scale.shards.index import MARK, index_entries, index_path
 from optical_scale.shards.manifest import Dropped, Kind, Manifest, ShardEntry, write_manifest
+from optical_scale.shards.samples import Samples, grouped
 
 SAMPLES_PER_SHARD = 20_000
+
+_TOGETHER = 256
+"""Records that are encoded at once."""
+
+Bytes = bytes | memoryview
 
 
 def check_free(output: Path) -> None:
@@ -45,10 +55,12 @@ def write_shards(records: Iterable[Record], output: Path, samples_per_shard: int
         with disk_errors_explained(output):
             folder = stack.enter_context(folder_appears(output))
         files = stack.enter_context(ShardFiles(folder, samples_per_shard))
-        for record in records:
-            sample = sample_of(record)
-            with disk_errors_explained(output):
-                files.add(sample)
+        left = iter(records)
+        while some := list(itertools.islice(left, _TOGETHER)):
+            for run in grouped(some):
+                samples = Samples.of(run)
+                with disk_errors_explained(output):
+                    files.add(samples)
         with disk_errors_explained(output):
             return files.finish()
 
@@ -91,26 +103,27 @@ class ShardFiles:
         for shard in self._open.values():  # only after an error: finish() has closed them
             shard.abandon()
 
-    def add(self, sample: Sample) -> None:
-        """Append one sample.
+    def add(self, samples: Samples) -> None:
+        """Append samples.
 
         Raises:
-            ShardError: the key was used in the same shard, or pairs and images are mixed.
+            ShardError: a key was used in the same shard, or pairs and images are mixed.
         """
-        shard = self._open.get(sample.language) or self._start(sample)
-        shard.add(sample.key, sample.content)
-        self._counts.update(sample.languages)
-        self._corpora.setdefault(sample.corpus)
-        if shard.samples == self._samples_per_shard:
-            self._entries.append(self._open.pop(sample.language).close())
+        self._counts.update(samples.counts)
+        self._corpora.setdefault(samples.corpus)
+        language, done = samples.language, 0
+        while done < len(samples):
+            shard = self._open.get(language) or self._start(language, samples.keys[done])
+            part = slice(done, done + self._samples_per_shard - shard.samples)
+            shard.add(samples.keys[part], samples.sizes_N[part], samples.checksums_N[part], samples.bytes_of(part))
+            done = part.stop
+            if shard.samples == self._samples_per_shard:
+                self._entries.append(self._open.pop(language).close())
 
-    def _start(self, sample: Sample) -> "_OpenShard":
-        language = sample.language
+    def _start(self, language: str | None, key: str) -> "_OpenShard":
         if self._started and (language is None) != (None in self._started):
             kinds = ("images", "bitext") if language is None else ("bitext", "images")
-            raise ShardError(
-                f"{sample.key}: {kinds[0]} after {kinds[1]}; one folder holds one kind, convert them apart"
-            )
+            raise ShardError(f"{key}: {kinds[0]} after {kinds[1]}; one folder holds one kind, convert them apart")
         stem = "images" if language is None else f"bitext-{language}"
         path = self._folder / f"{stem}-{self._started[language]:06d}.tar"
         self._started[language] += 1
@@ -204,24 +217,30 @@ class _OpenShard:
         if size:
             os.truncate(path, size)
             for key, sample in _samples(path):
-                self._note(key, sample)
+                self._note([key], np.array([len(sample)]), np.array([zlib.crc32(sample)], np.uint32), sample)
         self._file = path.open("ab" if size else "wb", buffering=1 << 20)
 
     @property
     def samples(self) -> int:
         return len(self._keys)
 
-    def add(self, key: str, sample: bytes) -> None:
-        if key in self._keys:
+    def add(
+        self, keys: Sequence[str], sizes_N: NDArray[np.int64], checksums_N: NDArray[np.uint32], content: Bytes
+    ) -> None:
+        new = set(keys)
+        if len(new) < len(keys) or not new.isdisjoint(self._keys):
+            key = next(key for i, key in enumerate(keys) if key in self._keys or key in keys[:i])
             raise ShardError(f"{self.path.name}: key {key} occurs twice; give every corpus its own name")
-        self._file.write(sample)
-        self._note(key, sample)
+        self._file.write(content)
+        self._note(keys, sizes_N, checksums_N, content)
 
-    def _note(self, key: str, sample: bytes) -> None:
-        self._keys.add(key)
-        self._index += IndexEntry.of(self.bytes, sample).pack()
-        self._hash.update(sample)
-        self.bytes += len(sample)
+    def _note(
+        self, keys: Sequence[str], sizes_N: NDArray[np.int64], checksums_N: NDArray[np.uint32], content: Bytes
+    ) -> None:
+        self._keys.update(keys)
+        self._index += index_entries(self.bytes, sizes_N, checksums_N)
+        self._hash.update(content)
+        self.bytes += len(content)
 
     def sync(self) -> None:
         self._file.flush()

@@ -7,8 +7,9 @@ import pytest
 import webdataset
 
 from optical_scale.errors import CorpusError, ShardError
-from optical_scale.shards.codec import encode, sample_of
+from optical_scale.shards.codec import encode
 from optical_scale.shards.manifest import Dropped, read_manifest
+from optical_scale.shards.samples import Samples
 from optical_scale.shards.writer import ShardFiles, write_shards
 from tests.unit.shards.support import images, pairs
 
@@ -86,7 +87,7 @@ def test_archives_are_complete(tmp_path):
 def test_dropped_records_are_recorded(tmp_path):
     with ShardFiles(tmp_path) as files:
         for record in pairs(2):
-            files.add(sample_of(record))
+            files.add(Samples.of([record]))
         files.finish([Dropped("news", "sw", "blank", 5)])
     assert read_manifest(tmp_path).dropped == (Dropped("news", "sw", "blank", 5),)
 
@@ -119,7 +120,7 @@ def test_an_error_of_the_corpus_leaves_nothing_behind(tmp_path):
 @pytest.mark.parametrize(("saved", "cut"), [(0, 0), (1, 4), (5, 5), (6, 9)])
 def test_put_down_and_taken_up_gives_the_same_bytes(tmp_path, records, saved, cut):
     """A state of before is gone back to, whatever was written since, whole shards included."""
-    samples = [sample_of(record) for record in records]
+    samples = [Samples.of([record]) for record in records]
     expected = write_shards(records, tmp_path / "whole", 2)
     (tmp_path / "cut").mkdir()
     with ShardFiles(tmp_path / "cut", 2) as files:
@@ -140,7 +141,7 @@ def test_put_down_and_taken_up_gives_the_same_bytes(tmp_path, records, saved, cu
 def test_files_that_changed_since_they_were_put_down_are_named(tmp_path, name, damage):
     with ShardFiles(tmp_path, 2) as files:
         for record in pairs(3):
-            files.add(sample_of(record))
+            files.add(Samples.of([record]))
         state = files.state()
     damage(tmp_path / name)
     with pytest.raises(ShardError, match=rf"{name}: .*expected .* Start over with `--restart`"):
