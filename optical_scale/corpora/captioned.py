@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
 
 from optical_scale.corpora.pictures import SUFFIXES, UNCHANGED, PictureRule, find_image, read_picture
-from optical_scale.corpora.reader import Deferred, LeftOut, read_lines, sanitize_key
+from optical_scale.corpora.reader import Deferred, LeftOut, read_all, read_lines, sanitize_key
 from optical_scale.errors import CorpusError, ImageError
 from optical_scale.records import Caption, CaptionedImage, Record
 
@@ -133,8 +133,7 @@ class CaptionedImagesCorpus:
         Raises:
             CorpusError: as :meth:`count`; or an image is unusable, unless faults are dropped.
         """
-        for part in self.deferred():
-            yield from part.read()
+        return read_all(self.deferred())
 
     def deferred(self) -> Iterator[Deferred]:
         """One part for each image.

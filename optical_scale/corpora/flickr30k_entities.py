@@ -13,7 +13,7 @@ from pathlib import Path
 from optical_scale.corpora.captioned import Faults, read_image_list
 from optical_scale.corpora.entity_boxes import Annotation, read_annotation
 from optical_scale.corpora.pictures import SUFFIXES, UNCHANGED, PictureRule, check_image_name, read_picture
-from optical_scale.corpora.reader import PART, Deferred, LeftOut, check_language, read_lines, sanitize_key
+from optical_scale.corpora.reader import PART, Deferred, LeftOut, check_language, read_all, read_lines, sanitize_key
 from optical_scale.errors import CorpusError, ImageError
 from optical_scale.records import Caption, CaptionedImage, Phrase, Record
 
@@ -95,8 +95,7 @@ class Flickr30kEntitiesCorpus:
             CorpusError: as :meth:`count`, before the first image; or a file is malformed, with file and line; or an
                 image is unusable, unless faults are dropped.
         """
-        for part in self.deferred():
-            yield from part.read()
+        return read_all(self.deferred())
 
     def deferred(self) -> Iterator[Deferred]:
         """One part for each image.

@@ -8,7 +8,7 @@ from optical_scale.errors import CorpusError
 from optical_scale.records import TextPair
 
 _PARTS = {"Hans": ("Hani",), "Hant": ("Hani",), "Jpan": ("Hani", "Hira", "Kana"), "Kore": ("Hang", "Hani")}
-_LETTER = regex.compile(r"\p{L}")
+_LETTERS = regex.compile(r"\p{L}+")
 ENGLISH = "Latn"
 
 
@@ -42,15 +42,21 @@ class ScriptShare:
         return "swapped" if swapped and pair.language in self._distinct else "script"
 
     def _written(self, script: "regex.Pattern[str]", text: str) -> bool:
-        letters = len(_LETTER.findall(text))
-        return letters == 0 or len(script.findall(text)) >= self._minimum * letters
+        letters = _number(_LETTERS, text)
+        return letters == 0 or _number(script, text) >= self._minimum * letters
+
+
+def _number(letters: "regex.Pattern[str]", text: str) -> int:
+    """Letters in the runs that the pattern finds: several times faster than one match for each."""
+    return sum(map(len, letters.findall(text)))
 
 
 def _letters(codes: Sequence[str]) -> "regex.Pattern[str]":
-    """Matches one letter of any of the scripts."""
+    """Matches a run of letters of any of the scripts."""
     scripts = [part for code in codes for part in _PARTS.get(code, (code,))]
     try:
-        return regex.compile("[{}]".format("".join(rf"\p{{Script={script}}}" for script in scripts)) + r"(?<=\p{L})")
+        any_of = "".join(rf"\p{{Script={script}}}" for script in scripts)
+        return regex.compile(rf"[[{any_of}]&&\p{{L}}]+", regex.V1)
     except regex.error:
         raise CorpusError(
             f"filters.scripts: {', '.join(codes)} is no script of ISO 15924; expected for example Latn, Deva or Ethi"

@@ -20,11 +20,11 @@ from optical_scale import __version__
 from optical_scale.config.convert import ConvertConfig
 from optical_scale.config.corpora import Bitext
 from optical_scale.corpora.filters import DropCounts
-from optical_scale.corpora.reader import items
+from optical_scale.corpora.reader import IMAGE_WORK, items
 from optical_scale.corpora.seen import SeenDigests
 from optical_scale.errors import CorpusError
 from optical_scale.recipes.build_corpora import build_corpus
-from optical_scale.recipes.encode_chunks import DEFERRED, ChunkEncoder, Encoded, Packed, chunks, identity
+from optical_scale.recipes.encode_chunks import ChunkEncoder, Encoded, Packed, chunks, identity, records_in
 from optical_scale.runtime.files import sha256
 from optical_scale.runtime.log import bar
 from optical_scale.runtime.pool import cores, map_in_order
@@ -117,7 +117,7 @@ class _Conversion(contextlib.ExitStack):
         passed = 0
         while passed < self._items and (chunk := next(found, None)) is not None:
             self._read.update(identity(chunk))
-            passed += len(chunk)
+            passed += records_in(chunk)
         if passed != self._items or (passed and self._read.hexdigest() != self._identity):
             raise CorpusError(
                 f"{self._config.output}: the corpora are not those that the interrupted conversion read: the first "
@@ -136,7 +136,7 @@ class _Conversion(contextlib.ExitStack):
         def noted() -> Iterator[list[Packed]]:
             for chunk in found:
                 self._read.update(identity(chunk))
-                ahead.append((len(chunk), self._read.hexdigest()))
+                ahead.append((records_in(chunk), self._read.hexdigest()))
                 yield chunk
 
         for encoded in map_in_order(partial(ChunkEncoder, self._config), noted(), self._processes()):
@@ -148,7 +148,7 @@ class _Conversion(contextlib.ExitStack):
             yield number
 
     def _processes(self) -> int:
-        weight = 1 if isinstance(self._config.corpora[0], Bitext) else DEFERRED
+        weight = 1 if isinstance(self._config.corpora[0], Bitext) else IMAGE_WORK
         work = (self._total - self._items) * weight
         return self._config.processes or min(cores(), 1 + work // _WORTH_A_PROCESS)
 

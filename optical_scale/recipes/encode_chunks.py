@@ -5,16 +5,13 @@ from typing import NamedTuple
 
 from optical_scale.config.convert import ConvertConfig
 from optical_scale.corpora.filters import DropCounts, filtered, pair_digest, unicode_normalized
-from optical_scale.corpora.reader import Deferred, Item, LeftOut
+from optical_scale.corpora.reader import Deferred, Item, LeftOut, read_all
 from optical_scale.recipes.build_corpora import build_rules
 from optical_scale.records import CaptionedImage, Record, TextPair
 from optical_scale.shards.samples import Samples, grouped
 
 _CHUNK = 512
 """Pairs that travel together between processes, or as much work of another kind."""
-
-DEFERRED = 32
-"""Pairs that an image counts for."""
 
 Packed = tuple[str, str, str, str, str] | LeftOut | Deferred
 """A pair as the tuple of its fields, which travels several times faster than a record; or an item as it is."""
@@ -42,12 +39,17 @@ def chunks(found: Iterable[Item]) -> Iterator[list[Packed]]:
             chunk.append((item.key, item.language, item.source, item.target, item.corpus))
         else:
             chunk.append(item)
-        weight += DEFERRED if isinstance(item, Deferred) else 1
+        weight += item.work if isinstance(item, Deferred) else 1
         if weight >= _CHUNK:
             yield chunk
             chunk, weight = [], 0
     if chunk:
         yield chunk
+
+
+def records_in(chunk: Iterable[Packed]) -> int:
+    """How many records a chunk stands for."""
+    return sum(item.records if isinstance(item, Deferred) else 1 for item in chunk)
 
 
 def identity(chunk: Iterable[Packed]) -> bytes:
@@ -92,10 +94,4 @@ class ChunkEncoder:
 
 
 def _unpacked(chunk: list[Packed]) -> Iterator[Record | LeftOut]:
-    for item in chunk:
-        if isinstance(item, Deferred):
-            yield from item.read()
-        elif isinstance(item, LeftOut):
-            yield item
-        else:
-            yield TextPair(*item)
+    return read_all(TextPair(*item) if isinstance(item, tuple) else item for item in chunk)

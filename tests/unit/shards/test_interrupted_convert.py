@@ -117,7 +117,7 @@ def test_goes_on_after_an_interruption(kind, request, tmp_path, monkeypatch, aft
     cut = tmp_path / "cut"
     interrupt(values, cut, monkeypatch, after)
     if kind == "bitext":
-        interrupt(values, cut, monkeypatch, 17 * after)
+        interrupt(values, cut, monkeypatch, 10 * after)
     assert contents_of(values, cut, processes=2) == whole
 
 
