@@ -64,9 +64,9 @@ def convert(config: ConvertConfig, restart: bool = False) -> Manifest:
             unfinished = stack.enter_context(Unfinished(config.output, _settings(config), restart))
             conversion = stack.enter_context(_Conversion(config, total, unfinished))
         advance = stack.enter_context(bar("convert", total, "record"))
-        advance(conversion.skip(found))
+        advance(conversion.skip(found), "")
         for number in conversion.run(found):
-            advance(number)
+            advance(number, "")
         with disk_errors_explained(config.output):
             manifest = conversion.finish()
             unfinished.appear()

@@ -29,17 +29,31 @@ def progress(items: Iterable[Item], what: str, total: int | None = None, unit: s
     with bar(what, total, unit) as advance:
         for item in items:
             yield item
-            advance(1)
+            advance(1, "")
 
 
 @contextlib.contextmanager
-def bar(what: str, total: int | None = None, unit: str = "it") -> Iterator[Callable[[int], object]]:
-    """The same bar for work that comes in pieces: the block is given a function to report how much was done."""
-    from tqdm import tqdm
+def bar(what: str, total: int | None = None, unit: str = "it", done: int = 0) -> Iterator[Callable[[int, str], object]]:
+    """The same bar for work that comes in pieces; messages appear above it.
 
-    quiet = not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0"
-    with tqdm(desc=what, total=total, unit=unit, disable=quiet, unit_scale=True, dynamic_ncols=True) as shown:
-        yield shown.update
+    The block is given a function to report how much more is done, and a word about it.
+    """
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    if not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
+        yield lambda number, note: None
+        return
+    with (
+        logging_redirect_tqdm([logging.getLogger("optical_scale")]),
+        tqdm(desc=what, total=total, unit=unit, initial=done, unit_scale=True, dynamic_ncols=True) as shown,
+    ):
+
+        def advance(number: int, note: str) -> None:
+            shown.set_postfix_str(note, refresh=False)
+            shown.update(number)
+
+        yield advance
 
 
 class MetricsFile:
