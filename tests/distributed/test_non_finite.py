@@ -28,6 +28,7 @@ TINY = BertConfig(
     num_attention_heads=2,
     intermediate_size=8,
     hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
 )
 
 
