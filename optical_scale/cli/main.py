@@ -21,6 +21,7 @@ from optical_scale.runtime.log import configure
 VERBS = (
     "convert",
     "verify",
+    "inspect",
     "tokenizer",
     "tokenize",
     "plan",

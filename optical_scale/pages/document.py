@@ -1,6 +1,6 @@
 """The page around its parts, for screen (light and dark), print and black and white, and its tables."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from html import escape
 
 _CSS = """
@@ -29,7 +29,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 thead th { font-weight: 600; } tbody th, thead th:first-child { text-align: left; } tbody th { font-weight: 500; }
 th.stage { text-align: center; border-left: 1px solid var(--line); } td.first { border-left: 1px solid var(--line); }
-td.text { text-align: left; }
+td.text, thead th.text { text-align: left; }
 th button { all: unset; cursor: pointer; } th button:focus-visible { outline: 2px solid var(--heat); }
 th[aria-sort="ascending"] button::after { content: " ▲"; } th[aria-sort="descending"] button::after { content: " ▼"; }
 summary { cursor: pointer; margin: .4rem 0; } small { color: var(--soft); }
@@ -93,9 +93,18 @@ def pairs_table(rows: Sequence[tuple[str, str]]) -> str:
     return f'<div class="scroll"><table><tbody>{body}</tbody></table></div>'
 
 
-def sortable_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A sortable table of ready cells."""
-    columns = "".join(f"<th scope='col' data-column='{i}'>{escape(name)}</th>" for i, name in enumerate(head))
+def sortable_table(head: Sequence[str], rows: Sequence[Sequence[str]], words: Collection[int] = ()) -> str:
+    """A sortable table of ready cells.
+
+    Args:
+        head: plain text of the headings.
+        rows: HTML of the cells.
+        words: columns of text, whose headings stand to the left.
+    """
+    columns = "".join(
+        f"<th scope='col' data-column='{i}'{' class=text' if i in words else ''}>{escape(name)}</th>"
+        for i, name in enumerate(head)
+    )
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     return (
         f'<div class="scroll"><table class="sortable"><thead><tr>{columns}</tr></thead>'
