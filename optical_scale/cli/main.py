@@ -22,6 +22,7 @@ VERBS = (
     "convert",
     "verify",
     "inspect",
+    "index",
     "tokenizer",
     "tokenize",
     "plan",

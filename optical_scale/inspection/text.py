@@ -1,6 +1,6 @@
 """An inspection as text for a terminal."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from optical_scale.inspection.schema import Inspection, Shown, Spread, Texts
 
@@ -10,15 +10,15 @@ Table = list[list[str]]
 
 def terminal_text(report: Inspection) -> str:
     """Counts, lengths, tokens, images and samples."""
-    parts = [_summary(report), _table(_account_table(report))]
+    parts = [_summary(report), _table(_account_table(report), (0, 1, 2, 5))]
     if report.parts:
         lines = [f"  {item.corpus}: {item.number:,} {item.reason}" for item in report.parts]
         parts.append("\n".join(["left out of images that were kept:", *lines]))
     if report.texts:
-        parts += [f"{reading(report)}\n\n{_table(_length_table(report.texts))}"]
+        parts += [f"{reading(report)}\n\n{_table(_length_table(report.texts), (0, 1))}"]
     for tokenizer in report.tokenizers:
         head = f"tokens of {tokenizer.path} ({tokenizer.pieces:,} pieces); {TOKENS_NOTE}"
-        parts.append(f"{head}\n\n{_table(_token_table(report, tokenizer.name))}")
+        parts.append(f"{head}\n\n{_table(_token_table(report, tokenizer.name), (0, 1))}")
     if report.images is not None:
         parts.append(_table(_image_table(report)))
     parts += [_shown(sample) for sample in report.shown]
@@ -134,14 +134,13 @@ def _shown(sample: Shown) -> str:
     return "\n".join(map(printable, lines))
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns in line: the first to the left, and the last where it holds words."""
+def _table(rows: Sequence[Sequence[str]], words: Collection[int] = (0,)) -> str:
+    """Columns in line, those of words to the left and numbers to the right."""
     shown = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in shown) for i in range(len(shown[0]))]
-    words = [all(not row[i][:1].isdigit() and row[i][:1] not in "≈–>" for row in shown) for i in range(len(widths))]
     lines = [
         "  ".join(
-            cell.ljust(width) if i == 0 or words[i] else cell.rjust(width)
+            cell.ljust(width) if i in words else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in shown
