@@ -78,9 +78,10 @@ def scan(path: Path, layout: Layout) -> Scan:
 
 
 class _Indexed(NamedTuple):
-    """A tar whose index is written."""
+    """A tar whose index is written; without usable samples it has no entry and no index."""
 
-    entry: ShardEntry
+    tar: Path
+    entry: ShardEntry | None
     scan: Scan
 
 
@@ -88,7 +89,8 @@ def index_folder(folder: Path, layout: Layout, processes: int = 1) -> Manifest:
     """Write ``{tar}.index`` beside each ``*.tar`` of ``folder`` and then ``manifest.json``; tars are not touched.
 
     Failures that img2dataset recorded in its ``*_stats.json`` are counted as dropped images, and tars whose number of
-    samples contradicts them are refused. On any error no index is left behind.
+    samples contradicts them are refused. A tar without usable samples is counted, but has no place in the manifest. On
+    any error no index is left behind.
 
     Args:
         folder: with the tars.
@@ -96,7 +98,7 @@ def index_folder(folder: Path, layout: Layout, processes: int = 1) -> Manifest:
         processes: tars are read side by side.
 
     Raises:
-        ShardError: the folder has no tars or a manifest already, or :func:`scan` refuses a tar.
+        ShardError: the folder has no tars, a manifest already or no usable sample, or :func:`scan` refuses a tar.
     """
     tars = _tars(folder)
     failures = _failures(tars)
@@ -178,8 +180,7 @@ def _index_tar(job: tuple[Path, Layout]) -> _Indexed:
     path, layout = job
     found = scan(path, layout)
     if not found.samples:
-        reasons = ", ".join(f"{reason} {number:,}" for (_, reason), number in found.dropped.items())
-        raise ShardError(f"{path}: no usable sample ({reasons or 'it is empty'}); move it away, it holds nothing")
+        return _Indexed(path, None, found)
     language = None
     if layout.kind == "bitext":
         if len(found.languages) > 1:
@@ -190,7 +191,7 @@ def _index_tar(job: tuple[Path, Layout]) -> _Indexed:
         [language] = found.languages
     write_atomic(index_path(path), found.packed)
     entry = ShardEntry(path.name, language, found.samples, path.stat().st_size, sha256(path))
-    return _Indexed(entry, found._replace(packed=b""))
+    return _Indexed(path, entry, found._replace(packed=b""))
 
 
 def _manifest(
@@ -199,18 +200,21 @@ def _manifest(
     entries = []
     counts: Counter[str] = Counter()
     dropped: Counter[tuple[str, str]] = Counter()
-    for entry, found in done:
-        if entry.name in failures:
-            successes, failed = failures[entry.name]
+    for tar, entry, found in done:
+        if tar.name in failures:
+            successes, failed = failures[tar.name]
             if successes != found.seen:
                 raise ShardError(
-                    f"{folder / entry.name}: {found.seen:,} samples, its statistics say {successes:,}; download it "
-                    "again"
+                    f"{tar}: {found.seen:,} samples, its statistics say {successes:,}; download the shard again"
                 )
             dropped.update({("", reason): number for reason, number in failed.items()})
-        entries.append(entry)
+        if entry is not None:
+            entries.append(entry)
         counts += found.languages
         dropped += found.dropped
+    if not entries:
+        reasons = ", ".join(f"{reason} {number:,}" for (_, reason), number in sorted(dropped.items()))
+        raise ShardError(f"{folder}: no usable sample ({reasons or 'the tars are empty'}); name other places")
     return Manifest(
         kind=layout.kind,
         corpora=(layout.corpus,),

@@ -33,11 +33,7 @@ def verify(folder: Path) -> list[str]:
     except ShardError as error:
         return [str(error)]
     manifest = shards.manifest
-    listed = {shard.name for shard in manifest.shards}
-    advice = "delete it" if manifest.layout is None else "index the folder again, or move it away"
-    problems = [
-        f"{path}: not in the manifest; {advice}" for path in sorted(folder.glob("*.tar")) if path.name not in listed
-    ]
+    problems = _stray_problems(folder, manifest)
     seen = _Seen()
     start = Counter[str | None]()
     for shard in progress(manifest.shards, "verify", unit="shard"):
@@ -50,6 +46,29 @@ def verify(folder: Path) -> list[str]:
         problems += found
     if not problems:
         problems = _count_problems(folder, manifest, seen.counts)
+    return problems
+
+
+def _stray_problems(folder: Path, manifest: Manifest) -> list[str]:
+    """Tars that the manifest does not list; foreign ones may lie there as long as they hold no usable sample."""
+    listed = {shard.name for shard in manifest.shards}
+    problems = []
+    for path in sorted(folder.glob("*.tar")):
+        if path.name in listed:
+            continue
+        if manifest.layout is None:
+            problems.append(f"{path}: not in the manifest; delete it")
+            continue
+        try:
+            samples = scan(path, manifest.layout).samples
+        except ShardError as error:
+            problems.append(str(error))
+            continue
+        if samples:
+            problems.append(
+                f"{path}: {samples:,} samples, not in the manifest; move it away, or delete manifest.json and every "
+                "*.tar.index and index the folder again"
+            )
     return problems
 
 
