@@ -5,7 +5,7 @@ from html import escape
 
 from optical_scale.inspection.figures import lengths_svg, sizes_svg, tokens_svg
 from optical_scale.inspection.schema import Inspection, Shown, ShownText, Spread, Texts
-from optical_scale.inspection.text import TOKENS_NOTE, reading
+from optical_scale.inspection.text import TOKENS_NOTE, reading, unreadable
 from optical_scale.pages.document import chart, document, label_cell, number_cell, sortable_table
 
 _STYLE = """
@@ -139,7 +139,9 @@ def _token_section(report: Inspection) -> list[str]:
         histogram = lengths_svg(report.texts, f"lengths-{number}", "tokens", _lengths_of(number))
         parts += [
             f"<h3>{_safe(tokenizer.name)}: {tokenizer.pieces:,} pieces</h3>",
-            f"<p>{_safe(tokenizer.path)}</p>",
+            "<p>"
+            + "<br>".join(map(_safe, filter(None, (tokenizer.path, unreadable(report, tokenizer.name)))))
+            + "</p>",
             _token_table(report.texts, number),
             _limit_table(report.texts, number),
             f"<details><summary>Histograms</summary>{chart(histogram)}</details>",

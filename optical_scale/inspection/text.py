@@ -19,13 +19,31 @@ def terminal_text(report: Inspection) -> str:
     for tokenizer in report.tokenizers:
         head = f"tokens of {tokenizer.path} ({tokenizer.pieces:,} pieces); {TOKENS_NOTE}"
         parts.append(f"{head}\n\n{_table(_token_table(report, tokenizer.name), (0, 1))}")
+        if warning := unreadable(report, tokenizer.name):
+            parts.append(warning)
     if report.images is not None:
         parts.append(_table(_image_table(report)))
     parts += [_shown(sample) for sample in report.shown]
     return "\n\n".join(parts) + "\n"
 
 
+UNREADABLE = 0.05
+"""Share of unknown tokens from which on the other numbers of a tokenizer mislead."""
 TOKENS_NOTE = "special tokens count as an encoder sees them, not in tokens per word"
+
+
+def unreadable(report: Inspection, name: str) -> str:
+    """A warning of the texts that a tokenizer cannot spell; empty if there are none.
+
+    An unknown piece often stands for a whole word, so what cannot be read looks short.
+    """
+    found = [
+        f"{row.language} {row.side} {tokens.unknown:.0%}"
+        for row in report.texts
+        for tokens in row.tokens
+        if tokens.tokenizer == name and tokens.unknown > UNREADABLE
+    ]
+    return f"largely unknown to {name}, so few tokens mean lost text: {', '.join(found)}" if found else ""
 
 
 def reading(report: Inspection) -> str:

@@ -1,11 +1,10 @@
 """Webdataset tars of another program become readable where they lie: an index beside each and, last, a manifest."""
 
 import contextlib
+import functools
 import json
-import multiprocessing
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from optical_scale.errors import ShardError
 from optical_scale.records import TextPair
 from optical_scale.runtime.files import sha256, write_atomic
 from optical_scale.runtime.log import progress
+from optical_scale.runtime.pool import map_in_order
 from optical_scale.shards.index import MARK, IndexEntry, index_path
 from optical_scale.shards.layout import Layout, UnusableSampleError, safe_key
 from optical_scale.shards.manifest import FILE_NAME, Dropped, Manifest, ShardEntry, write_manifest
@@ -99,6 +99,7 @@ def index_folder(folder: Path, layout: Layout, processes: int = 1) -> Manifest:
 
     Raises:
         ShardError: the folder has no tars, a manifest already or no usable sample, or :func:`scan` refuses a tar.
+        WorkerError: a process was killed.
     """
     tars = _tars(folder)
     failures = _failures(tars)
@@ -167,17 +168,15 @@ def _failures(tars: Sequence[Path]) -> dict[str, tuple[int, Counter[str]]]:
 
 
 def _index_all(tars: Sequence[Path], layout: Layout, processes: int) -> Iterator[_Indexed]:
-    jobs = [(tar, layout) for tar in tars]
-    if processes <= 1 or len(jobs) < 2:
-        yield from progress(map(_index_tar, jobs), "index", total=len(jobs), unit="tar")
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(jobs)), context) as pool:
-        yield from progress(pool.map(_index_tar, jobs), "index", total=len(jobs), unit="tar")
+    done = map_in_order(functools.partial(_indexer, layout), tars, max(1, min(processes, len(tars))))
+    yield from progress(done, "index", total=len(tars), unit="tar")
 
 
-def _index_tar(job: tuple[Path, Layout]) -> _Indexed:
-    path, layout = job
+def _indexer(layout: Layout) -> Callable[[Path], _Indexed]:
+    return functools.partial(_index_tar, layout)
+
+
+def _index_tar(layout: Layout, path: Path) -> _Indexed:
     found = scan(path, layout)
     if not found.samples:
         return _Indexed(path, None, found)

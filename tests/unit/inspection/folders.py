@@ -1,21 +1,20 @@
 """Shard folders with known contents."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from optical_scale.records import Box, Caption, CaptionedImage, Phrase, TextPair
-from optical_scale.shards.manifest import Dropped
-from optical_scale.shards.writer import ShardWriter
+from optical_scale.shards.manifest import Dropped, write_manifest
+from optical_scale.shards.writer import write_shards
 
 
 def write(output: Path, records, dropped=(), per_shard: int = 7) -> Path:
-    with ShardWriter(output, per_shard) as writer:
-        for record in records:
-            writer.add(record)
-        writer.finish(dropped)
+    manifest = write_shards(records, output, per_shard)
+    write_manifest(output, replace(manifest, dropped=tuple(dropped)))
     return output
 
 

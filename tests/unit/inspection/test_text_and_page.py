@@ -73,6 +73,7 @@ def test_text_has_every_number_and_nothing_that_steers_a_terminal(bitext, tokeni
     assert re.search(r"lost +yo +pairs +0 +2 +blank 2", text)
     assert "lengths of all 32 pairs" in text
     assert ">512" in text
+    assert "so few tokens mean lost text: he english 67%, he target 100%, sw target 100%\n" in text
     assert all(char.isprintable() or char == "\n" for char in text)
     assert "\\u{1b}[31mred" in text
     assert "\\u{202e}evil\\u{0}\\u{2028}end\\nline" in text
