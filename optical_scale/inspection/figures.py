@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from optical_scale.inspection.schema import EDGES, Inspection, Spread, Texts, Tokens
+from optical_scale.inspection.schema import EDGES, UNREADABLE, Inspection, Spread, Texts, Tokens
 from optical_scale.pages.drawing import FAINT, HATCHES, INK, SERIES, STYLE, svg_text
 
 _COLUMNS = 3
@@ -123,8 +123,11 @@ def _bars(axis: Axes, rows: Sequence[Texts], value: Callable[[Tokens], float | N
             edgecolor=color,
             label=rows[0].tokens[i].tokenizer,
         )
-        for middle, width in zip(middles, widths, strict=True):
-            axis.text(width or 0.0, middle, " –" if width is None else f" {width:.2f}", va="center", fontsize=8)
+        for row, middle, width in zip(rows, middles, widths, strict=True):
+            text = "–" if width is None else f"{width:.2f}"
+            if row.tokens[i].unknown > UNREADABLE:
+                text += f" ({row.tokens[i].unknown:.0%} unknown)"
+            axis.annotate(text, (width or 0.0, middle), (3, 0), textcoords="offset points", va="center", fontsize=8)
 
 
 def sizes_svg(report: Inspection) -> str:

@@ -15,6 +15,9 @@ EDGES = (0, 1, *(edge for power in range(1, 14) for edge in (2**power, 3 * 2 ** 
 LIMITS = (32, 64, 128, 256, 512)
 """Numbers of tokens at which truncation is counted."""
 
+UNREADABLE = 0.05
+"""Share of unknown tokens from which on the other numbers of a tokenizer mislead."""
+
 Side = Literal["english", "target", "caption"]
 Unit = Literal["pairs", "images", "captions"]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 
-from optical_scale.inspection.schema import Inspection, Shown, Spread, Texts
+from optical_scale.inspection.schema import UNREADABLE, Inspection, Shown, Spread, Texts
 
 _JOINERS = "\u200c\u200d"  # format characters that Persian and Indic spelling needs
 Table = list[list[str]]
@@ -27,8 +27,6 @@ def terminal_text(report: Inspection) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-UNREADABLE = 0.05
-"""Share of unknown tokens from which on the other numbers of a tokenizer mislead."""
 TOKENS_NOTE = "special tokens count as an encoder sees them, not in tokens per word"
 
 

@@ -107,6 +107,7 @@ def test_page_is_well_formed_escaped_and_complete_in_itself(bitext, tokenizer):
     page = inspect(bitext, tokenizers=[tokenizer, tokenizer.with_name("tokenizer.json")], samples=40, form="html")
     check(page)
     assert "<script>alert" not in page
+    assert "(100% unknown)" in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; ␛[31mred" in page
     assert "&lt;b&gt;odd&lt;/b&gt;" in page
     assert '<td class="long" lang="he" dir="auto">כלב .' in page
