@@ -22,7 +22,7 @@ Counts come from the manifest; lengths, tokens and sizes from at most --limit sa
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument("folder", type=Path, help="folder written by `optical-scale convert`")
+    parser.add_argument("folder", type=Path, help="folder written by `optical-scale convert` or `optical-scale index`")
     parser.add_argument(
         "--tokenizer",
         type=Path,

@@ -132,13 +132,21 @@ def _tars(folder: Path) -> list[Path]:
     names: dict[str, Path] = {}
     for tar in tars:
         index = index_path(tar)
-        with contextlib.suppress(FileNotFoundError), index.open("rb") as file:
-            if file.read(len(MARK)) != MARK:
-                raise ShardError(f"{index}: exists and is no index of ours, which would replace it; move it away")
+        if index.exists() and not _is_ours(index):
+            raise ShardError(f"{index}: exists and is no index of ours, which would replace it; move it away")
         first = names.setdefault(safe_key(tar.name, ""), tar)
         if first != tar:
             raise ShardError(f"{tar}: its keys would be those of {first.name}; rename one of the tars")
     return tars
+
+
+def _is_ours(index: Path) -> bool:
+    """Whether it was left by an earlier attempt."""
+    try:
+        with index.open("rb") as file:
+            return file.read(len(MARK)) == MARK
+    except OSError:
+        return False
 
 
 def _failures(tars: Sequence[Path]) -> dict[str, tuple[int, Counter[str]]]:

@@ -106,7 +106,8 @@ def read_manifest(folder: Path) -> Manifest:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise ShardError(
-            f"{folder}: no {FILE_NAME}, so this is not a finished shard folder; make one with `optical-scale convert`"
+            f"{folder}: no {FILE_NAME}, so this is not a finished shard folder; make one with `optical-scale convert`, "
+            "or with `optical-scale index` from webdataset tars"
         ) from None
     except (OSError, ValueError) as error:
         raise ShardError(f"{path}: unreadable ({error}); convert the corpus again") from None

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from optical_scale.backbones.vision import ImageTransform
 from optical_scale.errors import ShardError
 from optical_scale.records import CaptionedImage, TextPair
 from optical_scale.shards.codec import KEY
@@ -15,8 +16,11 @@ from optical_scale.shards.indexing import index_folder
 from optical_scale.shards.layout import Layout, safe_key
 from optical_scale.shards.manifest import Dropped, read_manifest
 from optical_scale.shards.reader import ShardFolder
+from optical_scale.shards.remote import RemoteShards
 from optical_scale.shards.verify import verify
+from optical_scale.stream.collate import PairCollator
 from tests.unit.shards.foreign import picture, sample, write_img2dataset, write_tar
+from tests.unit.stream.support import characters
 
 IMAGES = Layout("laion", language="en", caption="txt")
 PAIRS = Layout("pairs", language="sw", source="en.txt", target="sw.txt")
@@ -107,6 +111,17 @@ def test_the_layout_is_part_of_the_fingerprint_and_readers_can_be_pickled(tmp_pa
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ShardError, match=r"damaged.*expected the place"):
         read_manifest(folder)
+
+
+def test_a_url_and_a_collator_know_no_difference(tmp_path):
+    folder = write_img2dataset(tmp_path / "laion")
+    index_folder(folder, IMAGES)
+    remote = RemoteShards(folder.as_uri(), tmp_path / "cache", most_bytes=10**9)
+    view = ShardFolder.fetched(remote).select()
+    assert list(view) == list(ShardFolder(folder).select())
+    batch = PairCollator(characters, transform_images=ImageTransform(8))(list(view))
+    assert (len(batch.source), batch.languages[0]) == (6, "en")
+    assert batch.target.pixels_BCHW.shape == (6, 3, 8, 8)
 
 
 def link(kind, name="b.jpg"):
@@ -248,6 +263,10 @@ def test_folders_that_cannot_be_indexed(tmp_path):
         index_folder(folder, IMAGES)
     assert index_path(folder / "x.tar").read_text() == "something of the user's"
     index_path(folder / "x.tar").unlink()
+    index_path(folder / "x.tar").mkdir()
+    with pytest.raises(ShardError, match="is no index of ours"):
+        index_folder(folder, IMAGES)
+    index_path(folder / "x.tar").rmdir()
     index_folder(folder, IMAGES)
     with pytest.raises(ShardError, match="is a shard folder already"):
         index_folder(folder, IMAGES)
