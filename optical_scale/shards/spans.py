@@ -1,6 +1,7 @@
 """Where the samples of a foreign webdataset tar lie, read with suspicion: such a tar may come from anywhere."""
 
 import io
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from optical_scale.errors import ShardError
 _LONGEST_NAME = 250
 _LARGEST = 2**32 - 1  # what an index can hold
 _PIECE = 1 << 20
+_SIZE = re.compile(rb"[0-7]{11}[ \0]")
+_CHANGING = re.compile(rb" (path|size|linkpath|GNU\.sparse[^=]*)=")  # extended headers that do more than name a time
 
 
 class Span(NamedTuple):
@@ -128,19 +131,55 @@ def members_of(sample: bytes) -> tuple[str, dict[str, bytes]]:
     Raises:
         ValueError: they are not one sample.
     """
-    keys = set()
-    found = {}
     try:
-        with tarfile.open(fileobj=io.BytesIO(sample), mode="r:") as archive:
-            for member in archive:
-                key, extension = split_name(member.name)
-                content = archive.extractfile(member)
-                if content is None:
-                    raise ValueError(f"{member.name} is no plain file")
-                keys.add(key)
-                found[extension] = content.read()
+        members = _plain_members(sample) or _any_members(sample)
     except (tarfile.TarError, OSError, KeyError) as error:  # KeyError: a link to nowhere
         raise ValueError(f"bad tar members ({error})") from None
+    named = [(*split_name(name), content) for name, content in members]
+    keys = {key for key, _, _ in named}
     if len(keys) != 1:
         raise ValueError(f"members of keys {sorted(keys)} are not one sample")
-    return keys.pop(), found
+    return keys.pop(), {extension: content for _, extension, content in named}
+
+
+def _plain_members(sample: bytes) -> list[tuple[str, bytes]] | None:
+    """Names and contents where headers are simple, as nearly all are; None where only tarfile knows.
+
+    Ten times as fast. Headers were checked when the tar was indexed, and readers compare a checksum of all bytes.
+    """
+    found = []
+    position = 0
+    while position < len(sample):
+        header = sample[position : position + tarfile.BLOCKSIZE]
+        if len(header) < tarfile.BLOCKSIZE or not _SIZE.fullmatch(header, 124, 136):
+            return None
+        size = int(header[124:135], 8)
+        content = sample[position + tarfile.BLOCKSIZE : position + tarfile.BLOCKSIZE + size]
+        kind = header[156:157]
+        if kind == tarfile.XHDTYPE:
+            if _CHANGING.search(content):
+                return None
+        else:
+            name, _, _ = header[:100].partition(b"\0")
+            if (
+                kind not in (tarfile.REGTYPE, tarfile.AREGTYPE)
+                or header[345]
+                or not name.isascii()
+                or len(content) < size
+            ):
+                return None
+            found.append((name.decode("ascii"), content))
+        position += tarfile.BLOCKSIZE + size + -size % tarfile.BLOCKSIZE
+    return found
+
+
+def _any_members(sample: bytes) -> list[tuple[str, bytes]]:
+    """Names and contents of members of any format."""
+    found = []
+    with tarfile.open(fileobj=io.BytesIO(sample), mode="r:") as archive:
+        for member in archive:
+            content = archive.extractfile(member)
+            if content is None:
+                raise ValueError(f"{member.name} is no plain file")
+            found.append((member.name, content.read()))
+    return found

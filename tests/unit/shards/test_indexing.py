@@ -1,3 +1,4 @@
+import contextlib
 import io
 import json
 import pickle
@@ -17,6 +18,7 @@ from optical_scale.shards.layout import Layout, safe_key
 from optical_scale.shards.manifest import Dropped, read_manifest
 from optical_scale.shards.reader import ShardFolder
 from optical_scale.shards.remote import RemoteShards
+from optical_scale.shards.spans import _any_members, _plain_members, members_of
 from optical_scale.shards.verify import verify
 from optical_scale.stream.collate import PairCollator
 from tests.unit.shards.foreign import picture, sample, write_img2dataset, write_tar
@@ -290,6 +292,37 @@ def test_verify_finds_harm(tmp_path):
     assert len(problems) == 2
     assert "new.tar: 1 samples, not in the manifest; move it away" in problems[0]
     assert "not the index of 00000.tar" in problems[1]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    names=st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1, max_size=120),
+        min_size=1,
+        max_size=3,
+        unique=True,
+    ),
+    contents=st.lists(st.binary(max_size=1100), min_size=3, max_size=3),
+    form=st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
+    flips=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=2),
+    cut=st.integers(0, 3000) | st.just(0),
+)
+def test_the_fast_way_reads_what_tarfile_reads(names, contents, form, flips, cut):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
+        for name, content in zip(names, contents, strict=False):
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(content), 1.5
+            archive.addfile(info, io.BytesIO(content))
+        end = archive.offset
+    data = bytearray(buffer.getvalue()[:end])
+    fast = _plain_members(bytes(data))
+    assert fast is None or fast == _any_members(bytes(data))
+    assert fast is not None or not all(name.isascii() and len(name) <= 100 for name in names)
+    for position, value in flips:
+        data[position % len(data)] = value
+    with contextlib.suppress(ValueError):  # whatever is damaged is no sample, or another one
+        members_of(bytes(data[: len(data) - cut]))
 
 
 NAMES = st.one_of(
