@@ -3,9 +3,10 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from optical_scale.batch import PairBatch, TokenBatch, TokenStates
 from optical_scale.engine.student import Update
@@ -76,7 +77,10 @@ class TrainStep:
             if not batch.keys:  # a stand-in for samples that were all skipped; this rank still joins the collectives
                 teacher, student = teacher.first(0), student.first(0)
             with self.phases("objective"):
+                # Objectives may refuse what is not finite, on this rank alone; all shall see it in the loss instead.
+                student, penalty = _made_finite(student)
                 output = at(self.objective, Moment(step, rows[number]))(teacher, student)
+                output = output._replace(sum=output.sum + penalty)
             last = number == len(micro_batches) - 1
             if last:
                 # A loss that is not finite on some rank makes every gradient so, and engines then leave the weights
@@ -114,6 +118,16 @@ class TrainStep:
         names = list(totals)
         values = torch.tensor([float(totals[name]) for name in names], device=self.student.device)
         return dict(zip(names, (sum_over_ranks(values) / weight).tolist(), strict=True))
+
+
+def _made_finite(states: TokenStates) -> tuple[TokenStates, Tensor]:
+    """The states and 0, or zeros and nan if a number among them is not finite; nobody waits for the device.
+
+    The second value has the gradient 0, or nan, to one of the numbers, since none passes through the zeros.
+    """
+    finite = torch.isfinite(states.x_BTD).all()
+    x_BTD = torch.where(finite, states.x_BTD, torch.zeros_like(states.x_BTD))
+    return replace(states, x_BTD=x_BTD), states.x_BTD.flatten()[:1].float().sum() * torch.where(finite, 0.0, torch.nan)
 
 
 def _scalars(output: LossOutput) -> dict[str, float]:

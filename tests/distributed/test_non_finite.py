@@ -61,10 +61,18 @@ def output_of(student):
         return student.encode(TokenBatch(ids_BT, mask_BT, mask_BT)).x_BTD.float()
 
 
-def leaves_weights_alone(stage, precision):
+def leaves_weights_alone():
     world = World.from_env()
     start_engine(world, seed=0)
-    student = engine(stage, precision)
+    for stage in range(4):
+        for precision in ("fp32", "bf16"):
+            student = engine(stage, precision)
+            check(student, world)
+            student.close()
+    finish_engine()
+
+
+def check(student, world):
     for bad in (math.nan, math.inf):
         assert update(student, 1.0).finite
         before = output_of(student)
@@ -76,20 +84,17 @@ def leaves_weights_alone(stage, precision):
     after = output_of(student)
     assert after.isfinite().all()
     assert not torch.equal(after, before)
-    finish_engine()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_every_stage_leaves_the_weights(stage, precision):
-    call = f"from tests.distributed.test_non_finite import *; leaves_weights_alone({stage}, {precision!r})"
+def test_every_stage_and_precision_leaves_the_weights():
+    call = "from tests.distributed.test_non_finite import *; leaves_weights_alone()"
     finish(start([sys.executable, "-c", call], 2), timeout=120)
 
 
 def test_a_run_stops_or_goes_on_as_it_is_told(tmp_path):
     """A learning rate beyond all reason makes the loss overflow after a few steps."""
     workshop = Workshop(tmp_path)
-    wild = {"steps": 8, "learning_rate": 1e38, "warmup": 0.0, "decay": "constant"}
+    wild = {"steps": 8, "learning_rate": 1e30, "warmup": 0.0, "decay": "constant"}
     path = workshop.config("stops", optimization=wild)
     [output, _] = finish(start([*TRAIN, path], 2), status=2)
     assert "the weights were not updated. Lower the learning rate" in output
