@@ -13,6 +13,20 @@ from optical_scale.config.schema import Schema
 UnicodeForm = Literal["NFC", "NFKC"]
 
 
+class LanguageIdentification(Schema):
+    """A model looks whether each side of a pair is in its language. Needs the extra `langid`."""
+
+    model: Literal["builtin"] | Path = "builtin"
+    """`builtin` (138 languages), or a fastText classifier such as lid.176.ftz or GlotLID's model.bin."""
+    min_probability: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Smallest probability of the side's language; low, since it is shared with related languages in short texts."""
+    min_letters: PositiveInt = 10
+    """Sides with fewer letters are not judged."""
+    languages: dict[str, list[str]] = {}
+    """By language, the labels of the model that count as it, as {ms: [ms, id]}, in place of those that follow from
+    its tag; an empty list leaves the language unjudged, as are those that the model does not know."""
+
+
 class Filters(Schema):
     """Which pairs to leave out; those with a blank side always are. Applied in this order, the first reason counts."""
 
@@ -36,10 +50,14 @@ class Filters(Schema):
     """By language, the ISO 15924 codes of its scripts, as {am: [Ethi], ja: [Jpan]}; others are not looked at."""
     min_script_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Smallest share of letters in the language's script (Latin for English), for the languages in `scripts`."""
+    drop_swapped: bool = False
+    """Leave out pairs whose English side is mostly not in Latin script while the other is; for any language."""
     drop_untranslated: bool = False
     """Leave out pairs with two equal sides, but for case and punctuation; never those in English."""
     held_out: list[Path] = []
     """Text files kept for evaluation: a pair with a side that is a line of them, but for case and punctuation, goes."""
+    language_id: LanguageIdentification | None = None
+    """Leave out pairs with a side in another language, or swapped sides; null looks at no language."""
     drop_duplicates: bool = True
     """Keep only the first of equal pairs of a language; takes 14 bytes of disk beside the output per pair meanwhile."""
 
