@@ -88,6 +88,8 @@ class ConvertConfig(Schema):
     """A retrieval collection to evaluate on, in place of `corpora`; no filter applies to it."""
     filters: Filters = Filters()
     """For bitext; the split file chooses images."""
+    misaligned: Literal["warn", "error", "ignore"] = "warn"
+    """What to do about stretches of bitext whose two sides are out of step; reads every text once more."""
     samples_per_shard: PositiveInt = 20_000
     """Samples after which a new tar begins."""
 
