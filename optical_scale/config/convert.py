@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from optical_scale.config.collections import Collection
 from optical_scale.config.corpora import Bitext, Corpus
@@ -25,6 +25,22 @@ class LanguageIdentification(Schema):
     languages: dict[str, list[str]] = {}
     """By language, the labels of the model that count as it, as {ms: [ms, id]}, in place of those that follow from
     its tag; an empty list leaves the language unjudged, as are those that the model does not know."""
+
+
+class NearDuplicates(Schema):
+    """Pairs almost equal to one kept earlier, by MinHash over pieces of both sides together.
+
+    Of two pairs that share a fraction s of their pieces, the later goes with probability 1 - (1 - s^rows)^bands: by
+    default 99 % at s = 0.95, 86 % at 0.9, 35 % at 0.8, 8 % at 0.7, 0.1 % at 0.5.
+    """
+
+    bands: NonNegativeInt = 6
+    """Digests of a pair, each 14 bytes of disk meanwhile; 0 finds only texts equal but for case, punctuation, spacing
+    and the values of digits, which go in any case."""
+    rows: PositiveInt = 12
+    """Hashes in a digest: more ask for more similarity."""
+    piece: PositiveInt = 5
+    """Characters of a piece."""
 
 
 class Filters(Schema):
@@ -60,6 +76,8 @@ class Filters(Schema):
     """Leave out pairs with a side in another language, or swapped sides; null looks at no language."""
     drop_duplicates: bool = True
     """Keep only the first of equal pairs of a language; takes 14 bytes of disk beside the output per pair meanwhile."""
+    near_duplicates: NearDuplicates | None = None
+    """Leave out pairs that differ little from an earlier one of their language; null looks for equal ones at most."""
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "Filters":

@@ -32,6 +32,7 @@ from optical_scale.corpora.filters import Duplicates, HeldOut, LengthBounds, Len
 from optical_scale.corpora.jsonl import JsonLinesCorpus
 from optical_scale.corpora.language_id import LanguageId
 from optical_scale.corpora.moses import MosesCorpus
+from optical_scale.corpora.near import NearDigests, NearDuplicates
 from optical_scale.corpora.opus import OpusCorpus
 from optical_scale.corpora.parallel import ParallelCorpus
 from optical_scale.corpora.parquet import ParquetCorpus
@@ -128,6 +129,11 @@ def build_rules(
         rules.append(build_language_id(config.language_id, folder))
     if config.drop_duplicates:
         rules.append(Duplicates(stack.enter_context(SeenDigests(pairs, scratch))))
+    if config.near_duplicates is not None:
+        near = config.near_duplicates
+        digests = NearDigests(near.bands, near.rows, near.piece)
+        seen = stack.enter_context(SeenDigests(pairs * digests.per_pair, scratch))
+        rules.append(NearDuplicates(digests, seen))
     return rules
 
 
