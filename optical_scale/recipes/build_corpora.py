@@ -96,7 +96,7 @@ def build_corpus(config: Corpus, folder: Path) -> CorpusReader:
 def build_rules(
     config: Filters, folder: Path, pairs: int, scratch: Path, stack: contextlib.ExitStack
 ) -> Sequence[Rule]:
-    """The rules that ``config`` sets, cheapest first; duplicates last, so that only kept pairs are remembered.
+    """The rules that ``config`` sets, cheapest first; duplicates last: no rule before remembers a pair.
 
     Args:
         config: bounds and switches.
