@@ -51,6 +51,22 @@ def _number(letters: "regex.Pattern[str]", text: str) -> int:
     return sum(map(len, letters.findall(text)))
 
 
+def swapped_scripts(pair: TextPair) -> str | None:
+    """Drop pairs whose English side is mostly in another script than Latin while the other side is mostly Latin.
+
+    Needs to know nothing about the language, and so misses swapped sides of languages in Latin script. Reason
+    ``swapped``; pairs in English are not looked at.
+    """
+    if pair.language.split("-")[0] == "en" or not pair.source or pair.source.isascii():
+        return None
+    return "swapped" if _excess_of_latin(pair.source) < 0 < _excess_of_latin(pair.target) else None
+
+
+def _excess_of_latin(text: str) -> int:
+    """Latin letters less others."""
+    return 2 * _number(_LATIN, text) - _number(_LETTERS, text)
+
+
 def _letters(codes: Sequence[str]) -> "regex.Pattern[str]":
     """Matches a run of letters of any of the scripts."""
     scripts = [part for code in codes for part in _PARTS.get(code, (code,))]
@@ -61,3 +77,6 @@ def _letters(codes: Sequence[str]) -> "regex.Pattern[str]":
         raise CorpusError(
             f"filters.scripts: {', '.join(codes)} is no script of ISO 15924; expected for example Latn, Deva or Ethi"
         ) from None
+
+
+_LATIN = _letters([ENGLISH])

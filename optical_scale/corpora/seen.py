@@ -3,7 +3,6 @@
 import mmap
 import os
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -63,13 +62,16 @@ class SeenDigests:
         table[slot] = digest
         return True
 
-    def add_all(self, digests: Iterable[int]) -> list[bool]:
-        """Add digests one after the other; for each whether it was new.
-
-        Raises:
-            CorpusError: as :meth:`add`.
-        """
-        return [self.add(digest) for digest in digests]
+    def __contains__(self, digest: int) -> bool:
+        """Whether a digest was added; adds nothing."""
+        digest = digest or 1
+        table, slots = self._table, self._slots
+        slot = digest % slots
+        while found := table[slot]:
+            if found == digest:
+                return True
+            slot = slot + 1 if slot + 1 < slots else 0
+        return False
 
     def close(self) -> None:
         """Give the disk space back."""

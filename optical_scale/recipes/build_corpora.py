@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import assert_never
 
-from optical_scale.config.convert import Filters
+from optical_scale.config.convert import Filters, LanguageIdentification
 from optical_scale.config.corpora import (
     Bible,
     CollectionPairs,
@@ -27,14 +27,17 @@ from optical_scale.config.image_corpora import (
 )
 from optical_scale.corpora.bible import BibleCorpus
 from optical_scale.corpora.collections.pairs import CollectionCorpus
+from optical_scale.corpora.duplicates import PairDigests
 from optical_scale.corpora.filters import HeldOut, LengthBounds, LengthRatio, Rule, TokenRatio, untranslated
 from optical_scale.corpora.jsonl import JsonLinesCorpus
+from optical_scale.corpora.language_id import LanguageId
 from optical_scale.corpora.moses import MosesCorpus
+from optical_scale.corpora.near import NearDigests
 from optical_scale.corpora.opus import OpusCorpus
 from optical_scale.corpora.parallel import ParallelCorpus
 from optical_scale.corpora.parquet import ParquetCorpus
 from optical_scale.corpora.reader import CorpusReader
-from optical_scale.corpora.scripts import ScriptShare
+from optical_scale.corpora.scripts import ScriptShare, swapped_scripts
 from optical_scale.corpora.squad import SquadCorpus
 from optical_scale.corpora.table import TableCorpus
 from optical_scale.corpora.tmx import TmxCorpus
@@ -108,10 +111,32 @@ def build_rules(config: Filters, folder: Path) -> Sequence[Rule]:
         rules.append(LengthRatio(config.max_length_ratio))
     if config.scripts:
         rules.append(ScriptShare(config.min_script_share, config.scripts))
+    if config.drop_swapped:
+        rules.append(swapped_scripts)
     if config.drop_untranslated:
         rules.append(untranslated)
     if config.max_token_ratio is not None and config.tokenizer is not None:
         rules.append(TokenRatio(config.max_token_ratio, folder / config.tokenizer))
     if config.held_out:
         rules.append(HeldOut(folder / path for path in config.held_out))
+    if config.language_id is not None:
+        rules.append(build_language_id(config.language_id, folder))
     return rules
+
+
+def build_language_id(config: LanguageIdentification, folder: Path) -> LanguageId:
+    """The rule, with its model loaded; relative paths start at ``folder``.
+
+    Raises:
+        CorpusError: the extra is not installed, or the file is no model.
+    """
+    model = None if config.model == "builtin" else folder / config.model
+    return LanguageId(model, config.min_probability, config.min_letters, config.languages)
+
+
+def build_digests(config: Filters) -> PairDigests | None:
+    """What pairs are remembered by; None if they are not."""
+    near = config.near_duplicates
+    if near is None and not config.drop_duplicates:
+        return None
+    return PairDigests(config.drop_duplicates, None if near is None else NearDigests(near.bands, near.rows, near.piece))

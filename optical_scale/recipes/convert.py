@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import logging
 import unicodedata
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -19,12 +19,14 @@ import numpy as np
 from optical_scale import __version__
 from optical_scale.config.convert import ConvertConfig
 from optical_scale.config.corpora import Bitext
+from optical_scale.corpora.duplicates import KeptPairs
 from optical_scale.corpora.filters import DropCounts
 from optical_scale.corpora.reader import IMAGE_WORK, items
 from optical_scale.corpora.seen import SeenDigests
 from optical_scale.errors import CorpusError
-from optical_scale.recipes.build_corpora import build_corpus
+from optical_scale.recipes.build_corpora import build_corpus, build_digests
 from optical_scale.recipes.encode_chunks import ChunkEncoder, Encoded, Packed, chunks, identity, records_in
+from optical_scale.recipes.examine import examine
 from optical_scale.runtime.files import sha256
 from optical_scale.runtime.log import bar
 from optical_scale.runtime.pool import cores, map_in_order
@@ -58,6 +60,7 @@ def convert(config: ConvertConfig, restart: bool = False) -> Manifest:
     check_free(config.output)
     corpora = [build_corpus(corpus, config.folder) for corpus in config.corpora]
     total = sum(corpus.count() for corpus in corpora)
+    examine(config, corpora)
     found = chunks(itertools.chain.from_iterable(map(items, corpora)))
     with contextlib.ExitStack() as stack:
         with disk_errors_explained(config.output):
@@ -83,9 +86,11 @@ def convert(config: ConvertConfig, restart: bool = False) -> Manifest:
 def _settings(config: ConvertConfig) -> dict[str, Any]:
     """All that decides about the bytes, but for the corpora, which are compared as they are read again."""
     filters = config.filters
-    named = [config.folder / path for path in (*filters.held_out, filters.tokenizer) if path is not None]
+    model = filters.language_id.model if filters.language_id is not None else "builtin"
+    paths = (*filters.held_out, filters.tokenizer, None if model == "builtin" else model)
+    named = [config.folder / path for path in paths if path is not None]
     return {
-        "config": config.model_dump(mode="json", exclude={"output", "processes"}),
+        "config": config.model_dump(mode="json", exclude={"output", "processes", "misaligned"}),
         "files": {str(path): sha256(path) for path in named if path.is_file()},
         "optical_scale": __version__,
         "unicode": unicodedata.unidata_version,
@@ -105,8 +110,10 @@ class _Conversion(contextlib.ExitStack):
         self._read = hashlib.blake2b(digest_size=16)
         self._files = self.enter_context(ShardFiles(unfinished.shards, config.samples_per_shard, state.get("shards")))
         self._seen: SeenDigests | None = None
-        if config.filters.drop_duplicates and isinstance(config.corpora[0], Bitext):
-            self._seen = self.enter_context(SeenDigests(total, config.output.absolute().parent))
+        digests = build_digests(config.filters)
+        if digests is not None and isinstance(config.corpora[0], Bitext):
+            self._seen = self.enter_context(SeenDigests(total * digests.per_pair, config.output.absolute().parent))
+            self._kept = KeptPairs(self._seen, digests.exact)
 
     def skip(self, found: Iterator[list[Packed]]) -> int:
         """Pass over what is done already; its number.
@@ -124,7 +131,8 @@ class _Conversion(contextlib.ExitStack):
                 f"{self._items:,} records differ. Bring the files back, or start over with `--restart`"
             )
         if self._seen is not None:
-            self._seen.add_all(self._unfinished.digests())
+            for digest in self._unfinished.digests():
+                self._seen.add(digest)
         if passed:
             logger.info("%s: goes on after %s of %s records", self._config.output, f"{passed:,}", f"{self._total:,}")
         return passed
@@ -157,17 +165,14 @@ class _Conversion(contextlib.ExitStack):
         for samples, digests in encoded.runs:
             self._files.add(samples if digests is None else self._new(samples, digests))
 
-    def _new(self, samples: Samples, digests: list[int]) -> Samples:
+    def _new(self, samples: Samples, digests: list[tuple[int, ...]]) -> Samples:
         """The pairs that were not there before."""
-        assert self._seen is not None
         assert samples.language is not None
-        new = self._seen.add_all(digests)
-        if all(new):
-            self._unfinished.remember(digests)
-            return samples
-        self._unfinished.remember(itertools.compress(digests, new))
-        self._counts.drop_kept(samples.corpus, samples.language, "duplicate", new.count(False))
-        return samples.pairs(np.array(new))
+        reasons, remembered = self._kept.judge(digests)
+        self._unfinished.remember(remembered)
+        for reason, number in Counter(filter(None, reasons)).items():
+            self._counts.drop_kept(samples.corpus, samples.language, reason, number)
+        return samples.pairs(np.array([reason is None for reason in reasons])) if any(reasons) else samples
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from optical_scale.config.convert import ConvertConfig
-from optical_scale.corpora.filters import DropCounts, filtered, pair_digest, unicode_normalized
+from optical_scale.corpora.filters import DropCounts, filtered, unicode_normalized
 from optical_scale.corpora.reader import Deferred, Item, LeftOut, read_all
-from optical_scale.recipes.build_corpora import build_rules
+from optical_scale.recipes.build_corpora import build_digests, build_rules
 from optical_scale.records import CaptionedImage, Record, TextPair
 from optical_scale.shards.samples import Samples, grouped
 
@@ -21,11 +21,11 @@ class Encoded(NamedTuple):
     """What became of a chunk.
 
     Attributes:
-        runs: samples of one language and corpus each, with as many digests if duplicates are wanted out.
+        runs: samples of one language and corpus each, with the digests of as many pairs if duplicates are wanted out.
         counts: what was kept and dropped.
     """
 
-    runs: list[tuple[Samples, list[int] | None]]
+    runs: list[tuple[Samples, list[tuple[int, ...]] | None]]
     counts: DropCounts
 
 
@@ -77,7 +77,7 @@ class ChunkEncoder:
     def __init__(self, config: ConvertConfig) -> None:
         self._form = config.filters.unicode_form
         self._rules = build_rules(config.filters, config.folder)
-        self._digests = config.filters.drop_duplicates
+        self._digests = build_digests(config.filters)
 
     def __call__(self, chunk: list[Packed]) -> Encoded:
         """Encode one chunk."""
@@ -88,9 +88,10 @@ class ChunkEncoder:
         runs = grouped(filtered(found, self._rules, counts))
         return Encoded([(Samples.of(run), self._digests_of(run)) for run in runs], counts)
 
-    def _digests_of(self, run: list[Record]) -> list[int] | None:
-        pairs = [record for record in run if isinstance(record, TextPair)]
-        return [pair_digest(pair) for pair in pairs] if pairs and self._digests else None
+    def _digests_of(self, run: list[Record]) -> list[tuple[int, ...]] | None:
+        if self._digests is None or not isinstance(run[0], TextPair):
+            return None
+        return [self._digests(record) for record in run if isinstance(record, TextPair)]
 
 
 def _unpacked(chunk: list[Packed]) -> Iterator[Record | LeftOut]:

@@ -71,9 +71,9 @@ def train(config: TrainConfig) -> TrainState:
         lengths=config.run / "lengths",
         device=device,
     )
-    work = _work(config, teacher, towers, device)
     steps = total_steps(config, stream.strands)
     by_strand = dict(zip((tower.name for tower in towers), stream.strands.counts(steps), strict=True))
+    meter = Meter(device, _work(config, teacher, towers, device))
     store = CheckpointStore(config.run / "checkpoints", world, config.checkpoints.keep)
     reshaped = reshape(store.latest(), config, world)
     student = start_towers(towers, device, by_strand, universal=reshaped is not None)
@@ -88,19 +88,13 @@ def train(config: TrainConfig) -> TrainState:
         assets=lambda: _assets(config, towers, student, stream),
         evaluate=_evaluator(config, teacher, tokenize, student, towers, world),
         hooks=_hooks(config, world, steps),
-        times=Times(
-            steps=steps,
-            log_every=config.logging.every,
-            evaluate_every=config.evaluation_times.every,
-            checkpoint_every=config.checkpoints.every or 0,
-            checkpoint_at_start=config.checkpoints.at_start,
-        ),
+        times=_times(config, steps),
         world=world,
         reshaped=reshaped,
         most_skipped=config.stream.faults.most,
         selection=_selection(config),
-        alarms=Alarms([Limit(**limit.model_dump()) for limit in config.alarms.limits], config.alarms.after),
-        meter=Meter(device, work),
+        alarms=_alarms(config),
+        meter=meter,
         most_non_finite=config.optimization.most_non_finite,
     )
     with naming_lost_peers():
@@ -242,6 +236,20 @@ def _evaluator(
         ]
 
     return evaluate
+
+
+def _times(config: TrainConfig, steps: int) -> Times:
+    return Times(
+        steps=steps,
+        log_every=config.logging.every,
+        evaluate_every=config.evaluation_times.every,
+        checkpoint_every=config.checkpoints.every or 0,
+        checkpoint_at_start=config.checkpoints.at_start,
+    )
+
+
+def _alarms(config: TrainConfig) -> Alarms:
+    return Alarms([Limit(**limit.model_dump()) for limit in config.alarms.limits], config.alarms.after)
 
 
 def _selection(config: TrainConfig) -> Selection | None:

@@ -1,6 +1,7 @@
 """Conversions over several processes and with interruptions: the same bytes as in one go."""
 
 import json
+import logging
 import os
 import random
 import signal
@@ -238,3 +239,30 @@ def alive(pid):
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+@pytest.mark.usefixtures("every_chunk")
+def test_near_duplicates_are_remembered_over_an_interruption(bitext, tmp_path, monkeypatch):
+    values = bitext | {"filters": {"near_duplicates": {"bands": 2, "rows": 4}}}
+    whole = contents_of(values, tmp_path / "whole", processes=2)
+    reasons = {item["reason"] for item in json.loads(whole["manifest.json"])["dropped"]}
+    assert reasons == {"duplicate", "blank", "near_duplicate"}
+    interrupt(values, tmp_path / "cut", monkeypatch, 7)
+    assert contents_of(values, tmp_path / "cut") == whole
+
+
+def test_sides_out_of_step_are_told_or_refused(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("optical_scale"), "propagate", True)
+    draw = random.Random(1)
+    words = [["word"] * draw.randrange(3, 40) for _ in range(1200)]
+    (tmp_path / "x.en").write_text("".join(f"{' '.join(line)}\n" for line in words))
+    other = [["neno"] * len(line) for line in words]
+    del other[500]
+    (tmp_path / "x.sw").write_text("".join(f"{' '.join(line)}\n" for line in [*other, ["mwisho"]]))
+    corpus = {"format": "moses", "name": "x", "source": "x.en", "target": "x.sw", "language": "sw"}
+    values = {"folder": str(tmp_path), "corpora": [corpus], "filters": {"drop_duplicates": False}}
+    with pytest.raises(CorpusError, match=r"x \(sw\): .* look shifted by -1 lines .* or set `misaligned: warn`"):
+        run(values, tmp_path, misaligned="error")
+    assert not (tmp_path / "out").exists()
+    assert run(values, tmp_path).samples == 1200
+    assert "look shifted by -1 lines" in caplog.text
