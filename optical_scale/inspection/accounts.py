@@ -3,15 +3,15 @@
 from collections import Counter, defaultdict
 
 from optical_scale.corpora.reader import PART
-from optical_scale.inspection.schema import Account, InLanguage, Parts, Unit
+from optical_scale.inspection.schema import Account, InLanguage, Parts, Terms, Unit
 from optical_scale.shards.manifest import Manifest
 
 
 def accounts(manifest: Manifest, kept: Counter[tuple[str, str]]) -> tuple[Account, ...]:
     """Kept and dropped by corpus and language, in the order of the corpora.
 
-    The manifest counts what was kept by language only, so with several corpora in a language their shares come from the
-    samples read; they are exact if all were. A corpus of which no sample was read has no line.
+    Manifests without sources count what was kept by language only, so with several corpora in a language their shares
+    come from the samples read; they are exact if all were. A corpus of which no sample was read then has no line.
 
     Args:
         manifest: of the folder.
@@ -28,7 +28,10 @@ def accounts(manifest: Manifest, kept: Counter[tuple[str, str]]) -> tuple[Accoun
         if not item.reason.startswith(PART):
             reasons = dropped[item.corpus, item.language]
             reasons[item.reason] = reasons.get(item.reason, 0) + item.records
-    if len(manifest.corpora) == 1:
+    if manifest.sources:
+        kept = Counter({(s.corpus, language): number for s in manifest.sources for language, number in s.kept.items()})
+        read = Counter(totals)
+    elif len(manifest.corpora) == 1:
         kept = Counter({(manifest.corpora[0], language): total for language, total in totals.items()})
         read = Counter(totals)
     order = {corpus: number for number, corpus in enumerate(manifest.corpora)}
@@ -49,6 +52,12 @@ def accounts(manifest: Manifest, kept: Counter[tuple[str, str]]) -> tuple[Accoun
             )
         )
     return tuple(rows)
+
+
+def terms(manifest: Manifest) -> tuple[Terms, ...]:
+    """Licences and origins, of the corpora that state any."""
+    stated = (source for source in manifest.sources if source.license or source.origin)
+    return tuple(Terms(corpus=source.corpus, license=source.license, origin=source.origin) for source in stated)
 
 
 def _unit(manifest: Manifest, language: str) -> Unit:

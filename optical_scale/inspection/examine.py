@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from random import Random
 
 from optical_scale.errors import ConfigError
-from optical_scale.inspection.accounts import accounts, in_languages, parts
+from optical_scale.inspection.accounts import accounts, in_languages, parts, terms
 from optical_scale.inspection.schema import (
     EDGES,
     Images,
@@ -92,6 +92,7 @@ def inspect_folder(
         languages=in_languages(manifest, survey.read),
         accounts=accounts(manifest, survey.kept),
         parts=parts(manifest),
+        terms=terms(manifest),
         tokenizers=tuple(
             UsedTokenizer(name=counter.name, path=path, pieces=counter.pieces)
             for counter, path in zip(counters, paths, strict=True)

@@ -5,7 +5,7 @@ from html import escape
 
 from optical_scale.inspection.figures import lengths_svg, sizes_svg, tokens_svg
 from optical_scale.inspection.schema import Inspection, Shown, ShownText, Spread, Texts
-from optical_scale.inspection.text import TOKENS_NOTE, reading, unreadable
+from optical_scale.inspection.text import TOKENS_NOTE, reading, stated, unreadable
 from optical_scale.pages.document import chart, document, label_cell, number_cell, sortable_table
 
 _STYLE = """
@@ -59,6 +59,7 @@ def _summary(report: Inspection) -> str:
         f"{report.shards:,} shards, {report.bytes / 1e6:,.1f} MB",
         f"corpora: {', '.join(report.corpora)}",
         f"format version {report.format_version}, fingerprint {report.fingerprint}",
+        *(f"{item.corpus}: {stated(item)}" for item in report.terms),
         reading(report),
     )
     return "<p>" + "<br>".join(map(_safe, facts)) + "</p>"

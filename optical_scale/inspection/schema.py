@@ -145,6 +145,14 @@ class Account(_Model):
     dropped: dict[str, int]
 
 
+class Terms(_Model):
+    """What the manifest says of where a corpus comes from; empty if nothing."""
+
+    corpus: str
+    license: str
+    origin: str
+
+
 class Parts(_Model):
     """Boxes or phrases that were left out of images that were kept; never part of an :class:`Account`."""
 
@@ -219,6 +227,7 @@ class Inspection(_Model):
         languages: contents by language.
         accounts: kept and dropped by corpus and language.
         parts: boxes and phrases left out.
+        terms: licences and origins.
         tokenizers: what tokens were counted with.
         texts: statistics by language and side.
         images: statistics of images; None for bitext.
@@ -240,6 +249,7 @@ class Inspection(_Model):
     languages: tuple[InLanguage, ...]
     accounts: tuple[Account, ...]
     parts: tuple[Parts, ...]
+    terms: tuple[Terms, ...] = ()
     tokenizers: tuple[UsedTokenizer, ...]
     texts: tuple[Texts, ...]
     images: Images | None

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 
-from optical_scale.inspection.schema import UNREADABLE, Inspection, Shown, Spread, Texts
+from optical_scale.inspection.schema import UNREADABLE, Inspection, Shown, Spread, Terms, Texts
 
 _JOINERS = "\u200c\u200d"  # format characters that Persian and Indic spelling needs
 Table = list[list[str]]
@@ -62,8 +62,15 @@ def _summary(report: Inspection) -> str:
     lines = [
         f"{report.folder}: {report.samples:,} {unit} in {report.shards:,} shards, {report.bytes / 1e6:,.1f} MB",
         f"format {report.format_version}, fingerprint {report.fingerprint[:16]}, corpora {', '.join(report.corpora)}",
+        *(f"{item.corpus}: {stated(item)}" for item in report.terms),
     ]
     return "\n".join(map(printable, lines))
+
+
+def stated(terms: Terms) -> str:
+    """Licence and origin, as far as they are known."""
+    found = (f"license {terms.license}" if terms.license else "", f"from {terms.origin}" if terms.origin else "")
+    return ", ".join(filter(None, found))
 
 
 def printable(text: str) -> str:

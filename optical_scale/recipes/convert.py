@@ -30,7 +30,7 @@ from optical_scale.recipes.examine import examine
 from optical_scale.runtime.files import sha256
 from optical_scale.runtime.log import bar
 from optical_scale.runtime.pool import cores, map_in_order
-from optical_scale.shards.manifest import Dropped, Manifest
+from optical_scale.shards.manifest import Dropped, Manifest, Source
 from optical_scale.shards.samples import Samples
 from optical_scale.shards.unfinished import Unfinished
 from optical_scale.shards.writer import ShardFiles, check_free, disk_errors_explained
@@ -190,7 +190,24 @@ class _Conversion(contextlib.ExitStack):
         """
         _log_counts(self._counts)
         left_out = (self._counts.dropped + self._counts.parts).items()
-        return self._files.finish(Dropped(*key, number) for key, number in left_out)
+        return self._files.finish((Dropped(*key, number) for key, number in left_out), self._sources())
+
+    def _sources(self) -> list[Source]:
+        """One for each name, in order; corpora that share a name share their terms."""
+        names = dict.fromkeys(corpus.name for corpus in self._config.corpora)
+        return [
+            Source(
+                name,
+                {
+                    language: number
+                    for (corpus, language), number in sorted(self._counts.kept.items())
+                    if corpus == name
+                },
+                "; ".join(dict.fromkeys(c.license for c in self._config.corpora if c.name == name and c.license)),
+                "; ".join(dict.fromkeys(c.origin for c in self._config.corpora if c.name == name and c.origin)),
+            )
+            for name in names
+        ]
 
 
 def _log_counts(counts: DropCounts) -> None:

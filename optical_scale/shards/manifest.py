@@ -47,6 +47,23 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """What came from one corpus, and on which terms.
+
+    Attributes:
+        corpus: its name.
+        kept: pairs, or captions, by language; images under ``""``.
+        license: as the configuration states it, best an SPDX identifier; empty if it does not.
+        origin: where the corpus was taken from, best a URL; empty if not stated.
+    """
+
+    corpus: str
+    kept: Mapping[str, int]
+    license: str = ""
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """Contents of a shard folder.
 
@@ -57,6 +74,7 @@ class Manifest:
         counts: by language, pairs of a bitext, captions of images.
         dropped: what was left out and why.
         format_version: version of the layout.
+        sources: one for each of ``corpora``; none in folders of older versions or of other programs.
         layout: how samples of tars that another program wrote are read; None if ``convert`` wrote them.
     """
 
@@ -67,6 +85,7 @@ class Manifest:
     dropped: tuple[Dropped, ...] = ()
     format_version: int = FORMAT_VERSION
     layout: Layout | None = None
+    sources: tuple[Source, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -137,6 +156,7 @@ def _from_json(values: dict[str, Any]) -> Manifest:
             "shards": tuple(ShardEntry(**shard) for shard in values["shards"]),
             "dropped": tuple(Dropped(**item) for item in values["dropped"]),
             "layout": Layout(**values["layout"]) if "layout" in values else None,
+            "sources": tuple(Source(**source) for source in values.get("sources", ())),
         }
     )
     if manifest.kind not in ("bitext", "images"):

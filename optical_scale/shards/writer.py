@@ -19,7 +19,7 @@ from optical_scale.errors import ShardError
 from optical_scale.records import Record
 from optical_scale.runtime.files import folder_appears
 from optical_scale.shards.index import MARK, index_entries, index_path
-from optical_scale.shards.manifest import Dropped, Kind, Manifest, ShardEntry, write_manifest
+from optical_scale.shards.manifest import Dropped, Kind, Manifest, ShardEntry, Source, write_manifest
 from optical_scale.shards.samples import Samples, grouped
 
 SAMPLES_PER_SHARD = 20_000
@@ -130,7 +130,7 @@ class ShardFiles:
         self._open[language] = _OpenShard(path, language)
         return self._open[language]
 
-    def finish(self, dropped: Iterable[Dropped] = ()) -> Manifest:
+    def finish(self, dropped: Iterable[Dropped] = (), sources: Iterable[Source] = ()) -> Manifest:
         """Close the shards and write the manifest, the last file of all.
 
         Raises:
@@ -147,6 +147,7 @@ class ShardFiles:
             shards=tuple(sorted(self._entries, key=lambda entry: (entry.language or "", entry.name))),
             counts=dict(sorted(self._counts.items())),
             dropped=tuple(dropped),
+            sources=tuple(sources),
         )
         write_manifest(self._folder, manifest)
         return manifest
