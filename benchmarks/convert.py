@@ -6,11 +6,17 @@ bounds and ratio of lengths, and scripts as well. Every measurement is a process
 left out. CPU seconds, user and system, are of the process and its children: the cost per core. Wall seconds say how it
 scales, on an idle machine only. Both are the minimum over alternated repetitions.
 
+Where `--peer-python` names an interpreter that has them, two pipelines run as well: OpusFilter's filter step with the
+rules of `all rules`, which writes texts and no shards, and img2dataset's resizer and writer, which do not look for
+duplicates or check anything.
+
 `memory` runs ours alone at several sizes. Private memory is what all processes together cannot give back (the largest
 sum of RssAnon); the table of duplicates lies in a file that the kernel may keep in memory or not (RssFile, RssShmem).
 """
 
 import argparse
+import contextlib
+import importlib
 import json
 import os
 import resource
@@ -91,6 +97,46 @@ def loop_images(folder: Path, output: Path) -> None:
             writer.write({"__key__": f"{i:08d}", "jpg": packed.getvalue(), "txt": caption})
 
 
+def opusfilter(folder: Path, output: Path) -> None:
+    """As `OpusFilter.filter_data` does it: pairs through a chain of generators, each line flushed."""
+    from opusfilter.pipeline import FilterPipeline
+
+    rules = [
+        {"LengthFilter": {"unit": "char", "min_length": 1, "max_length": 1000}},
+        {"LengthFilter": {"unit": "word", "min_length": 2, "max_length": 200}},
+        {"LengthRatioFilter": {"unit": "char", "threshold": 3}},
+        {"CharacterScoreFilter": {"scripts": ["Latin", "Latin"], "thresholds": [0.5, 0.5]}},
+    ]
+    with contextlib.ExitStack() as stack:
+        sources = [stack.enter_context((folder / f"x.{side}").open(encoding="utf-8")) for side in SIDES]
+        results = [stack.enter_context(Path(f"{output}.{side}").open("w", encoding="utf-8")) for side in SIDES]
+        pairs = zip(*((line.rstrip() for line in source) for source in sources), strict=True)
+        for pair in FilterPipeline.from_config(rules).filter(pairs):
+            for text, result in zip(pair, results, strict=True):
+                result.write(text + "\n")
+                result.flush()
+
+
+def img2dataset(folder: Path, output: Path) -> None:
+    """What a worker of img2dataset does with an image after its download."""
+    import io
+
+    import pyarrow
+    from img2dataset.resizer import Resizer
+    from img2dataset.writer import WebDatasetSampleWriter
+
+    output.mkdir()
+    resize = Resizer(256, "keep_ratio", True, encode_quality=90)
+    schema = pyarrow.schema([("caption", pyarrow.string()), ("width", pyarrow.int32()), ("height", pyarrow.int32())])
+    writer = WebDatasetSampleWriter(0, str(output), True, 5, schema, "jpg")
+    names = (folder / "images.txt").read_text().split()
+    captions = (folder / "captions.en").read_text().splitlines()
+    for i, (name, caption) in enumerate(zip(names, captions, strict=True)):
+        image, width, height, *_ = resize(io.BytesIO((folder / "images" / name).read_bytes()))
+        writer.write(image, f"{i:08d}", caption, {"caption": caption, "width": width, "height": height})
+    writer.close()
+
+
 def ours(folder: Path, output: Path, kind: str, rules: str, processes: int) -> None:
     from optical_scale.config.convert import ConvertConfig
     from optical_scale.recipes.convert import convert
@@ -138,14 +184,19 @@ def _cpu_seconds() -> float:
 
 def measure(kind: str, method: str, processes: int, folder: Path, output: Path) -> None:
     """In the child: one conversion, its cost as JSON on standard output."""
-    import webdataset  # noqa: F401
+    if method in PEERS:
+        importlib.import_module({"opusfilter": "opusfilter.pipeline", "img2dataset": "img2dataset.writer"}[method])
+    else:
+        import webdataset  # noqa: F401
 
-    import optical_scale.recipes.convert  # noqa: F401
+        import optical_scale.recipes.convert  # noqa: F401
 
     memory = PeakMemory()
     memory.start()
     cpu, wall = _cpu_seconds(), time.perf_counter()
-    if method == "loop":
+    if method in PEERS:
+        PEERS[method](folder, output)
+    elif method == "loop":
         loop_pairs(folder, output) if kind == "pairs" else loop_images(folder, output)
     else:
         ours(folder, output, kind, method, processes)
@@ -154,20 +205,27 @@ def measure(kind: str, method: str, processes: int, folder: Path, output: Path) 
     print(json.dumps(seconds | {"private": memory.private, "mapped": memory.mapped}))
 
 
-def child(kind: str, method: str, processes: int, folder: Path) -> dict[str, float]:
+PEERS = {"opusfilter": opusfilter, "img2dataset": img2dataset}
+
+
+def child(kind: str, method: str, processes: int, folder: Path, python: str = sys.executable) -> dict[str, float]:
     """One measurement with an output that vanishes."""
     with tempfile.TemporaryDirectory(dir=folder) as name:
         words = ["--child", kind, method, str(processes), str(folder), f"{name}/output"]
-        run = subprocess.run([sys.executable, __file__, *words], check=True, stdout=subprocess.PIPE)
+        run = subprocess.run([python, __file__, *words], check=True, stdout=subprocess.PIPE)
     result: dict[str, float] = json.loads(run.stdout)
     return result
 
 
-def compare(kind: str, size: int, processes: list[int], repeats: int, folder: Path) -> None:
+def compare(kind: str, size: int, processes: list[int], repeats: int, folder: Path, peer_python: str | None) -> None:
     (generate_pairs if kind == "pairs" else generate_images)(folder, size)
     rules = list(RULES) if kind == "pairs" else ["default rules"]
-    cells = [("loop", 1), *((rule, number) for rule in rules for number in processes)]
-    runs = [{cell: child(kind, *cell, folder) for cell in cells} for _ in range(repeats)]
+    peers = [({"pairs": "opusfilter", "images": "img2dataset"}[kind], 1)] if peer_python else []
+    cells = [("loop", 1), *peers, *((rule, number) for rule in rules for number in processes)]
+    python = dict.fromkeys(peers, peer_python or "")
+    runs = [
+        {cell: child(kind, *cell, folder, python.get(cell, sys.executable)) for cell in cells} for _ in range(repeats)
+    ]
     best = {cell: {unit: min(run[cell][unit] for run in runs) for unit in ("cpu", "wall")} for cell in cells}
     print(f"| method | processes | {kind} | CPU us each | times the loop | wall us each | times the loop |")
     print("|---|---|---|---|---|---|---|")
@@ -198,6 +256,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where to put files; the system's temporary folder by default")
+    parser.add_argument("--peer-python", help="an interpreter with opusfilter and img2dataset")
     parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -209,7 +268,14 @@ def main() -> None:
         if arguments.part == "memory":
             memory(sizes, arguments.processes, Path(name))
         else:
-            compare(arguments.part, sizes[0], arguments.processes, arguments.repeats, Path(name))
+            compare(
+                arguments.part,
+                sizes[0],
+                arguments.processes,
+                arguments.repeats,
+                Path(name),
+                arguments.peer_python,
+            )
 
 
 if __name__ == "__main__":
