@@ -27,6 +27,10 @@ class ImageError(CorpusError):
         super().__init__(message)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
+        """What copies and other processes make the error from."""
+        return ImageError, (str(self), self.reason)
+
 
 class ShardError(OpticalScaleError):
     """A shard or manifest is missing, truncated or differs from what the manifest records.
@@ -64,3 +68,7 @@ class EvaluationError(OpticalScaleError):
 
 class ExportError(OpticalScaleError):
     """An exported folder could not be written, or does not reproduce the trained embeddings."""
+
+
+class WorkerError(OpticalScaleError):
+    """A process that worked for this one ended without a result: killed, or out of memory."""

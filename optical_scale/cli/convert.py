@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "items", nargs="*", metavar="CONFIG.yaml | key=value", help="configuration file and changes, side by side"
     )
     parser.add_argument("--output", type=Path, help="folder to create")
+    parser.add_argument("--restart", action="store_true", help="forget what an interrupted conversion has done")
     bitext = parser.add_argument_group("bitext without a configuration file")
     bitext.add_argument("--moses", nargs=2, action="append", default=[], metavar=("ENGLISH", "OTHER"), help="two files")
     bitext.add_argument("--language", action="append", default=[], help="BCP-47 tag, one for each --moses")
@@ -60,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         overrides.insert(0, f"output={json.dumps(str(arguments.output))}")
     config = load(ConvertConfig, Path(files[0]) if files else None, overrides)
     if config.collection is None:
-        convert(config)
+        convert(config, arguments.restart)
     else:
         convert_collection(config.collection, config.folder, config.output)
     return 0

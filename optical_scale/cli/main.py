@@ -21,6 +21,8 @@ from optical_scale.runtime.log import configure
 VERBS = (
     "convert",
     "verify",
+    "inspect",
+    "index",
     "tokenizer",
     "tokenize",
     "plan",

@@ -14,7 +14,7 @@ Exit status: 0 undamaged, 1 problems found (one per line).
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument("folder", type=Path, help="folder written by `optical-scale convert`")
+    parser.add_argument("folder", type=Path, help="folder written by `optical-scale convert` or `optical-scale index`")
 
 
 def run(arguments: argparse.Namespace) -> int:

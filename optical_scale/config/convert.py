@@ -4,13 +4,43 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from optical_scale.config.collections import Collection
 from optical_scale.config.corpora import Bitext, Corpus
 from optical_scale.config.schema import Schema
 
 UnicodeForm = Literal["NFC", "NFKC"]
+
+
+class LanguageIdentification(Schema):
+    """A model looks whether each side of a pair is in its language. Needs the extra `langid`."""
+
+    model: Literal["builtin"] | Path = "builtin"
+    """`builtin` (138 languages), or a fastText classifier such as lid.176.ftz or GlotLID's model.bin."""
+    min_probability: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Smallest probability of the side's language; low, since it is shared with related languages in short texts."""
+    min_letters: PositiveInt = 10
+    """Sides with fewer letters are not judged."""
+    languages: dict[str, list[str]] = {}
+    """By language, the labels of the model that count as it, as {ms: [ms, id]}, in place of those that follow from
+    its tag; an empty list leaves the language unjudged, as are those that the model does not know."""
+
+
+class NearDuplicates(Schema):
+    """Pairs almost equal to one kept earlier, by MinHash over pieces of both sides together.
+
+    Of two pairs that share a fraction s of their pieces, the later goes with probability 1 - (1 - s^rows)^bands: by
+    default 99 % at s = 0.95, 86 % at 0.9, 35 % at 0.8, 8 % at 0.7, 0.1 % at 0.5.
+    """
+
+    bands: NonNegativeInt = 6
+    """Digests of a pair, each 22 bytes of disk meanwhile; 0 finds only texts equal but for case, punctuation, spacing
+    and the values of digits, which go in any case."""
+    rows: PositiveInt = 12
+    """Hashes in a digest: more ask for more similarity."""
+    piece: PositiveInt = 5
+    """Characters of a piece."""
 
 
 class Filters(Schema):
@@ -36,12 +66,18 @@ class Filters(Schema):
     """By language, the ISO 15924 codes of its scripts, as {am: [Ethi], ja: [Jpan]}; others are not looked at."""
     min_script_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Smallest share of letters in the language's script (Latin for English), for the languages in `scripts`."""
+    drop_swapped: bool = False
+    """Leave out pairs whose English side is mostly not in Latin script while the other is; for any language."""
     drop_untranslated: bool = False
     """Leave out pairs with two equal sides, but for case and punctuation; never those in English."""
     held_out: list[Path] = []
     """Text files kept for evaluation: a pair with a side that is a line of them, but for case and punctuation, goes."""
+    language_id: LanguageIdentification | None = None
+    """Leave out pairs with a side in another language, or swapped sides; null looks at no language."""
     drop_duplicates: bool = True
-    """Keep only the first of equal pairs of a language; takes 14 bytes of disk beside the output per pair meanwhile."""
+    """Keep only the first of equal pairs of a language; takes 22 bytes of disk beside the output per pair meanwhile."""
+    near_duplicates: NearDuplicates | None = None
+    """Leave out pairs that differ little from an earlier one of their language; null looks for equal ones at most."""
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "Filters":
@@ -70,8 +106,13 @@ class ConvertConfig(Schema):
     """A retrieval collection to evaluate on, in place of `corpora`; no filter applies to it."""
     filters: Filters = Filters()
     """For bitext; the split file chooses images."""
+    misaligned: Literal["warn", "error", "ignore"] = "warn"
+    """What to do about stretches of bitext whose two sides are out of step; reads every text once more."""
     samples_per_shard: PositiveInt = 20_000
     """Samples after which a new tar begins."""
+    processes: PositiveInt | None = None
+    """Processes that read images, filter and encode; 1 is the command's own. null takes the cores, fewer if there is
+    little to do. The bytes of the output do not depend on it."""
 
     @model_validator(mode="after")
     def _one_kind_distinct_keys(self) -> "ConvertConfig":

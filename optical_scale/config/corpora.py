@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from optical_scale.config.image_corpora import ImageCorpus
-from optical_scale.config.schema import CorpusName, Schema
+from optical_scale.config.image_corpora import ImageCorpus, Provenance
+from optical_scale.config.schema import CorpusName
 
 
-class _Named(Schema):
+class _Named(Provenance):
     name: CorpusName
     """First part of every sample key; the same name may serve several languages."""
 

@@ -21,7 +21,16 @@ class Pictures(Schema):
     """Larger images are refused as decompression bombs."""
 
 
-class _Images(Schema):
+class Provenance(Schema):
+    """Where a corpus comes from; it goes into the manifest."""
+
+    license: str = ""
+    """Terms of use, best an SPDX identifier: CC-BY-4.0."""
+    origin: str = ""
+    """Where the files were taken from, best a URL with a version."""
+
+
+class _Images(Provenance):
     name: CorpusName
     """First part of every sample key."""
     pictures: Pictures = Pictures()

@@ -28,6 +28,9 @@ class Optimization(Schema):
     """Decoupled; biases and normalisation weights are exempt."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.98)
     """Adam's moment decays."""
+    most_non_finite: NonNegativeInt = 0
+    """Steps of the run whose update may be left out because the loss or its gradient is not finite (nan, inf); the next
+    one stops it, before its update. fp16's lowering of the loss scale does not count."""
 
     @model_validator(mode="after")
     def _one_length(self) -> "Optimization":
@@ -63,6 +66,9 @@ class Logging(Schema):
 
     every: PositiveInt = 10
     """Steps between log lines."""
+    peak_teraflops: PositiveFloat | None = None
+    """What a device can do at most, in 1e12 operations per second, for the logged share of it (`mfu`); null knows
+    common GPUs in 16-bit types and logs no share on others."""
 
 
 class EvaluationTimes(Schema):

@@ -7,14 +7,14 @@ checks and prepares the images.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
 
 from optical_scale.corpora.pictures import SUFFIXES, UNCHANGED, PictureRule, find_image, read_picture
-from optical_scale.corpora.reader import LeftOut, read_lines, sanitize_key
+from optical_scale.corpora.reader import Deferred, LeftOut, read_all, read_lines, sanitize_key
 from optical_scale.errors import CorpusError, ImageError
-from optical_scale.records import Caption, CaptionedImage
+from optical_scale.records import Caption, CaptionedImage, Record
 
 Faults = Literal["error", "drop"]
 """What becomes of missing and unusable images."""
@@ -57,6 +57,16 @@ class CaptionLayout(Protocol):
         Raises:
             CorpusError: a file is missing, malformed, or fits no other; with file and line.
         """
+
+
+@dataclass(frozen=True)
+class _NoEntries:
+    """The layout of copies of a corpus that read single entries."""
+
+    languages: tuple[str, ...]
+
+    def entries(self) -> Iterator[Entry]:
+        return iter(())
 
 
 @dataclass(frozen=True)
@@ -117,22 +127,34 @@ class CaptionedImagesCorpus:
     def _key(self, entry: Entry) -> str:
         return sanitize_key(f"{self.name}-{entry.image_id}")
 
-    def __iter__(self) -> Iterator[CaptionedImage | LeftOut]:
+    def __iter__(self) -> Iterator[Record | LeftOut]:
         """Stream the images, and what is left out.
 
         Raises:
             CorpusError: as :meth:`count`; or an image is unusable, unless faults are dropped.
         """
+        return read_all(self.deferred())
+
+    def deferred(self) -> Iterator[Deferred]:
+        """One part for each image.
+
+        Raises:
+            CorpusError: as :meth:`count`.
+        """
         self.count()
+        light = replace(self, layout=_NoEntries(self.languages))  # the entries would travel with every image
         for entry in self._entries:
-            if entry.left_out:
-                yield from self._leave_out(entry, entry.left_out)
-                continue
-            captions = tuple(caption for caption in entry.captions if caption.text.strip())
-            if len(captions) < len(entry.captions):
-                blank = tuple(caption for caption in entry.captions if not caption.text.strip())
-                yield from self._count_captions(blank, "blank")
-            yield from self._join(replace(entry, captions=captions))
+            yield Deferred(repr(entry), partial(light._one, entry))
+
+    def _one(self, entry: Entry) -> Iterator[CaptionedImage | LeftOut]:
+        if entry.left_out:
+            yield from self._leave_out(entry, entry.left_out)
+            return
+        captions = tuple(caption for caption in entry.captions if caption.text.strip())
+        if len(captions) < len(entry.captions):
+            blank = tuple(caption for caption in entry.captions if not caption.text.strip())
+            yield from self._count_captions(blank, "blank")
+        yield from self._join(replace(entry, captions=captions))
 
     def _join(self, entry: Entry) -> Iterator[CaptionedImage | LeftOut]:
         if not entry.captions:

@@ -7,15 +7,14 @@ counts the first reason, so nothing disappears without a number.
 import hashlib
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tokenizers import Tokenizer
 
 from optical_scale.corpora.reader import PART, LeftOut, read_lines
-from optical_scale.corpora.seen import SeenDigests
 from optical_scale.errors import CorpusError
 from optical_scale.records import Record, TextPair
 
@@ -33,14 +32,32 @@ class DropCounts:
         parts: the same for boxes and phrases that were left out of records kept otherwise.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, **state: Iterable[Sequence[Any]]) -> None:
         self.kept: Counter[tuple[str, str]] = Counter()
         self.dropped: Counter[tuple[str, str, str]] = Counter()
         self.parts: Counter[tuple[str, str, str]] = Counter()
+        for name, numbers in state.items():
+            vars(self)[name].update({tuple(key): number for *key, number in numbers})
+
+    def state(self) -> dict[str, list[list[Any]]]:
+        """Plain JSON that ``DropCounts(**state)`` is made from again."""
+        return {name: [[*key, number] for key, number in counter.items()] for name, counter in vars(self).items()}
+
+    def add(self, other: "DropCounts") -> None:
+        """Add the numbers of ``other``."""
+        self.kept.update(other.kept)
+        self.dropped.update(other.dropped)
+        self.parts.update(other.parts)
+
+    def drop_kept(self, corpus: str, language: str, reason: str, number: int = 1) -> None:
+        """Count pairs as dropped that were counted as kept."""
+        self.kept[corpus, language] -= number
+        self.dropped[corpus, language, reason] += number
 
     def reasons(self, corpus: str, language: str) -> dict[str, int]:
         """Dropped records of one corpus and language by reason, most frequent first."""
-        return {key[2]: n for key, n in self.dropped.most_common() if key[:2] == (corpus, language)}
+        found = {key[2]: number for key, number in self.dropped.items() if key[:2] == (corpus, language)}
+        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
 def filtered(records: Iterable[Record | LeftOut], rules: Iterable[Rule], counts: DropCounts) -> Iterator[Record]:
@@ -150,22 +167,9 @@ class TokenRatio:
         return "token_ratio" if max(sizes) > self._maximum * min(sizes) else None
 
 
-class Duplicates:
-    """Drop pairs whose language and two sides occurred before, in any corpus that this object sees.
-
-    Compares 64-bit digests: one wrong drop is expected beyond 6 billion pairs.
-
-    Args:
-        seen: remembers the digests, one per pair kept.
-    """
-
-    def __init__(self, seen: SeenDigests) -> None:
-        self._seen = seen
-
-    def __call__(self, pair: TextPair) -> str | None:
-        """Reason ``duplicate``."""
-        new = self._seen.add(_digest("\n".join((pair.language, pair.source, pair.target))))
-        return None if new else "duplicate"
+def pair_digest(pair: TextPair) -> int:
+    """64 bits of the language and the two sides; among 6 billion different pairs one collision is expected."""
+    return _digest("\n".join((pair.language, pair.source, pair.target)))
 
 
 class HeldOut:

@@ -6,16 +6,16 @@ ICCV 2015. Folder layout as published: ``Sentences/{id}.txt`` and ``Annotations/
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 from optical_scale.corpora.captioned import Faults, read_image_list
 from optical_scale.corpora.entity_boxes import Annotation, read_annotation
 from optical_scale.corpora.pictures import SUFFIXES, UNCHANGED, PictureRule, check_image_name, read_picture
-from optical_scale.corpora.reader import PART, LeftOut, check_language, read_lines, sanitize_key
+from optical_scale.corpora.reader import PART, Deferred, LeftOut, check_language, read_all, read_lines, sanitize_key
 from optical_scale.errors import CorpusError, ImageError
-from optical_scale.records import Caption, CaptionedImage, Phrase
+from optical_scale.records import Caption, CaptionedImage, Phrase, Record
 
 _PHRASE = re.compile(r"\[/EN#(?P<entity>[0-9]+)/(?P<kind>[^\s\[\]]+) (?P<text>[^\[\]]+)\]")
 _MARKER = re.compile(r"\[/?EN#|\[/[A-Z]{2}#")
@@ -88,45 +88,57 @@ class Flickr30kEntitiesCorpus:
     def _sentences(self, language: str) -> Path:
         return self.folder / ("Sentences" if language == "en" else f"Sentences_{language}")
 
-    def __iter__(self) -> Iterator[CaptionedImage | LeftOut]:
+    def __iter__(self) -> Iterator[Record | LeftOut]:
         """Stream the images in the order of the split file.
 
         Raises:
             CorpusError: as :meth:`count`, before the first image; or a file is malformed, with file and line; or an
                 image is unusable, unless faults are dropped.
         """
+        return read_all(self.deferred())
+
+    def deferred(self) -> Iterator[Deferred]:
+        """One part for each image.
+
+        Raises:
+            CorpusError: as :meth:`count`.
+        """
         self.count()
+        light = replace(self)  # without the cached paths, which would travel with every image
         for image_id, path in self._image_paths.items():
-            captions = tuple(
-                caption
-                for language in self.languages
-                for caption in read_captions(self._sentences(language) / f"{image_id}.txt", language)
-            )
-            try:
-                if path is None:
-                    raise ImageError(f"{self.split_file}: image {image_id} has no file", "missing_image")
-                picture = read_picture(path, self.rule)
-            except ImageError as error:
-                if self.faults == "error":
-                    raise
-                yield LeftOut(self.name, "", error.reason)
-                yield from (LeftOut(self.name, caption.language, error.reason) for caption in captions)
-                continue
-            size = picture.width, picture.height
-            annotation = read_annotation(self.folder / "Annotations" / f"{image_id}.xml", size)
-            yield CaptionedImage(
-                key=sanitize_key(f"{self.name}-{image_id}"),
-                image=picture.content,
-                extension=picture.extension,
-                width=picture.width,
-                height=picture.height,
-                captions=captions,
-                regions=annotation.regions,
-                corpus=self.name,
-                image_id=image_id,
-                split=self.split_file.stem,
-            )
-            yield from self._parts(annotation, captions)
+            yield Deferred(image_id, partial(light._one, image_id, path))
+
+    def _one(self, image_id: str, path: Path | None) -> Iterator[CaptionedImage | LeftOut]:
+        captions = tuple(
+            caption
+            for language in self.languages
+            for caption in read_captions(self._sentences(language) / f"{image_id}.txt", language)
+        )
+        try:
+            if path is None:
+                raise ImageError(f"{self.split_file}: image {image_id} has no file", "missing_image")
+            picture = read_picture(path, self.rule)
+        except ImageError as error:
+            if self.faults == "error":
+                raise
+            yield LeftOut(self.name, "", error.reason)
+            yield from (LeftOut(self.name, caption.language, error.reason) for caption in captions)
+            return
+        size = picture.width, picture.height
+        annotation = read_annotation(self.folder / "Annotations" / f"{image_id}.xml", size)
+        yield CaptionedImage(
+            key=sanitize_key(f"{self.name}-{image_id}"),
+            image=picture.content,
+            extension=picture.extension,
+            width=picture.width,
+            height=picture.height,
+            captions=captions,
+            regions=annotation.regions,
+            corpus=self.name,
+            image_id=image_id,
+            split=self.split_file.stem,
+        )
+        yield from self._parts(annotation, captions)
 
     def _parts(self, annotation: Annotation, captions: tuple[Caption, ...]) -> Iterator[LeftOut]:
         """What of one image was cut, or leads nowhere."""

@@ -1,13 +1,29 @@
 """Bitext in two aligned files, one sentence per line, as Moses, OPUS and most translation tasks publish it."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import islice
+from pathlib import Path
 
-from optical_scale.corpora.reader import TextFile, check_language, count_lines, read_lines, sanitize_key
+from optical_scale.corpora.line_parts import LinePart, line_parts
+from optical_scale.corpora.reader import (
+    Deferred,
+    Item,
+    LeftOut,
+    TextFile,
+    check_language,
+    count_lines,
+    is_plain,
+    read_all,
+    read_lines,
+    sanitize_key,
+)
 from optical_scale.errors import CorpusError
-from optical_scale.records import TextPair
+from optical_scale.records import Record, TextPair
+
+_LINES = 512
+"""Lines of a part."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +82,35 @@ class MosesCorpus:
             )
         return source
 
-    def __iter__(self) -> Iterator[TextPair]:
+    def __iter__(self) -> Iterator[Record | LeftOut]:
         """Stream the pairs in file order, each side without blanks around it.
 
         Raises:
             CorpusError: as :meth:`count`, before the first pair; or a line is not UTF-8, with file and line.
         """
+        return read_all(self.deferred())
+
+    def deferred(self) -> Iterator[Item]:
+        """Parts of files that are not compressed, or pairs.
+
+        Raises:
+            CorpusError: as iterating.
+        """
         self.count()
+        paths = self.source_path, self.target_path
+        source, target = paths
+        if isinstance(source, Path) and isinstance(target, Path) and all(map(is_plain, paths)):
+            light = replace(self)
+            for both in zip(line_parts(source, _LINES), line_parts(target, _LINES), strict=True):
+                lines = min(_LINES, self._lines - both[0].line + 1)
+                yield Deferred(repr(both), partial(light._part, both), lines, lines)
+        else:
+            yield from self._join(zip(read_lines(source), read_lines(target), strict=True), 1)
+
+    def _part(self, sides: tuple[LinePart, LinePart]) -> Iterator[TextPair]:
+        return self._join(zip(*(side.read() for side in sides), strict=True), sides[0].line)
+
+    def _join(self, pairs: Iterable[tuple[str, str]], first: int) -> Iterator[TextPair]:
         prefix = sanitize_key(f"{self.name}-{self.language}")
-        sides = zip(read_lines(self.source_path), read_lines(self.target_path), strict=True)
-        for line, (source, target) in enumerate(sides, start=1):
+        for line, (source, target) in enumerate(pairs, first):
             yield TextPair(f"{prefix}-{line:08d}", self.language, source.strip(), target.strip(), self.name)

@@ -7,9 +7,9 @@ from functools import cached_property
 from pathlib import Path
 
 from optical_scale.corpora.moses import MosesCorpus
-from optical_scale.corpora.reader import Member, check_language
+from optical_scale.corpora.reader import LeftOut, Member, check_language
 from optical_scale.errors import CorpusError
-from optical_scale.records import TextPair
+from optical_scale.records import Record
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class OpusCorpus:
         """
         return self._pair.count()
 
-    def __iter__(self) -> Iterator[TextPair]:
+    def __iter__(self) -> Iterator[Record | LeftOut]:
         """Stream the pairs; errors as those of :class:`MosesCorpus`."""
         return iter(self._pair)
 

@@ -6,8 +6,9 @@ from functools import cached_property
 from pathlib import Path
 
 from optical_scale.corpora.moses import MosesCorpus
+from optical_scale.corpora.reader import Item, LeftOut, read_all
 from optical_scale.errors import CorpusError
-from optical_scale.records import TextPair
+from optical_scale.records import Record
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,12 @@ class ParallelCorpus:
         """
         return sum(pair.count() for pair in self._pairs)
 
-    def __iter__(self) -> Iterator[TextPair]:
+    def __iter__(self) -> Iterator[Record | LeftOut]:
         """Stream language after language; errors as those of :class:`MosesCorpus`, before the first pair of any."""
+        return read_all(self.deferred())
+
+    def deferred(self) -> Iterator[Item]:
+        """As :meth:`MosesCorpus.deferred`."""
         self.count()
         for pair in self._pairs:
-            yield from pair
+            yield from pair.deferred()

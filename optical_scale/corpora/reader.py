@@ -8,10 +8,10 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 from optical_scale.corpora import zstd
 from optical_scale.errors import CorpusError
@@ -54,8 +54,53 @@ class LeftOut:
     number: int = 1
 
 
+IMAGE_WORK = 32
+"""Pairs of sentences that take as long to read, filter and encode as an image."""
+
 PART = "part:"
 """Start of reasons that count boxes or phrases, not records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """A part of a corpus that may be read in another process, such as an image or some hundred lines.
+
+    Attributes:
+        identity: text that changes when the part does.
+        read: gives its records and what is left out; picklable.
+        records: how many they are.
+        work: as many pairs take as long.
+    """
+
+    identity: str
+    read: Callable[[], Iterable["Record | LeftOut"]]
+    records: int = 1
+    work: int = IMAGE_WORK
+
+
+Item = Record | LeftOut | Deferred
+
+
+def read_all(found: Iterable[Item]) -> Iterator[Record | LeftOut]:
+    """The records of all items, read here."""
+    for item in found:
+        if isinstance(item, Deferred):
+            yield from item.read()
+        else:
+            yield item
+
+
+@runtime_checkable
+class Deferring(Protocol):
+    """A corpus of which parts may be read elsewhere, in any order."""
+
+    def deferred(self) -> Iterator[Item]:
+        """What iterating yields, with what can be put off put off."""
+
+
+def items(corpus: "CorpusReader") -> Iterator[Item]:
+    """What :meth:`Deferring.deferred` yields, of any corpus."""
+    return corpus.deferred() if isinstance(corpus, Deferring) else iter(corpus)
 
 
 class CorpusReader(Protocol):
@@ -121,15 +166,34 @@ def read_lines(path: TextFile) -> Iterator[str]:
         for number, raw in enumerate(file, start=1):
             if number == 1:
                 raw = raw.removeprefix(_BOM)
-            try:
-                yield raw.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
-            except UnicodeDecodeError as error:
-                utf16 = number == 1 and raw.startswith(_UTF16_BOMS)
-                raise CorpusError(
-                    f"{path}:{number}: byte 0x{raw[error.start]:02x} at position {error.start + 1} is not UTF-8"
-                    f"{' (the file looks like UTF-16)' if utf16 else ''}; "
-                    f"convert the file, for example with `iconv -f {'UTF-16' if utf16 else 'LATIN1'} -t UTF-8`"
-                ) from None
+            yield decode_line(raw.removesuffix(b"\n").removesuffix(b"\r"), path, number)
+
+
+def decode_line(raw: bytes, path: TextFile, number: int) -> str:
+    """Text of line ``number`` of ``path``.
+
+    Raises:
+        CorpusError: it is not UTF-8.
+    """
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        utf16 = number == 1 and raw.startswith(_UTF16_BOMS)
+        raise CorpusError(
+            f"{path}:{number}: byte 0x{raw[error.start]:02x} at position {error.start + 1} is not UTF-8"
+            f"{' (the file looks like UTF-16)' if utf16 else ''}; "
+            f"convert the file, for example with `iconv -f {'UTF-16' if utf16 else 'LATIN1'} -t UTF-8`"
+        ) from None
+
+
+def is_plain(path: TextFile) -> bool:
+    """Whether a file lies by itself and is not compressed, so that any part of it can be read at once.
+
+    Raises:
+        CorpusError: the file cannot be read or is damaged.
+    """
+    with _open_stored(path) as plain:
+        return isinstance(path, Path) and _unpacked(plain, path) is None
 
 
 def count_lines(path: TextFile) -> int:

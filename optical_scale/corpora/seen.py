@@ -62,6 +62,17 @@ class SeenDigests:
         table[slot] = digest
         return True
 
+    def __contains__(self, digest: int) -> bool:
+        """Whether a digest was added; adds nothing."""
+        digest = digest or 1
+        table, slots = self._table, self._slots
+        slot = digest % slots
+        while found := table[slot]:
+            if found == digest:
+                return True
+            slot = slot + 1 if slot + 1 < slots else 0
+        return False
+
     def close(self) -> None:
         """Give the disk space back."""
         self._table.release()

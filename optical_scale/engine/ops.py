@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from optical_scale.errors import EngineError
+from optical_scale.runtime.files import lock_file
 
 logger = logging.getLogger(__name__)
 
 _OP = "deepspeed_shm_comm"
+_OURS = "optical_scale.lock"
+_ABANDONED = 120.0
 INSTALL_HINT = "install it with `apt-get install g++`, or `conda install gxx_linux-64` without root"
 
 
@@ -96,17 +99,18 @@ def prebuild_ops() -> Path:
     """
     if missing := missing_tools():
         raise EngineError(f"DeepSpeed's communication op cannot be built; {'; '.join(missing)}")
-    state = op_state()
-    if state.locked:
-        logger.info("waiting for the build that holds %s (delete that file if none is running)", state.folder / "lock")
-    elif not state.built:
-        logger.info("compiling DeepSpeed's communication op into %s (25 to 90 s, only once)", state.folder)
     choose_accelerator()
     from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
 
+    folder = op_state().folder
     started = time.perf_counter()
     try:
-        ShareMemCommBuilder().load(verbose=False)
+        with lock_file(folder / _OURS, wait=True):  # one of our processes at a time
+            _clear_abandoned(folder / "lock")
+            state = op_state()
+            if not state.built:
+                logger.info("compiling DeepSpeed's communication op into %s (25 to 90 s, only once)", folder)
+            ShareMemCommBuilder().load(verbose=False)
     except (RuntimeError, ImportError, OSError, subprocess.SubprocessError) as error:
         raise EngineError(
             f"DeepSpeed's communication op in {state.folder} does not build or load: {_last_line(error)}; "
@@ -115,6 +119,23 @@ def prebuild_ops() -> Path:
     if not state.built:
         logger.info("compiled in %.0f s", time.perf_counter() - started)
     return state.folder
+
+
+def _clear_abandoned(lock: Path, patience: float = _ABANDONED) -> None:
+    """Remove the lock that a killed build left behind, for which torch would wait without end.
+
+    The caller makes sure that none of our processes holds it. A build of another program changes files all the time.
+    """
+    told = False
+    while lock.exists():
+        newest = max(path.stat().st_mtime for path in lock.parent.iterdir() if path.name != _OURS)
+        if time.time() - newest > patience:
+            logger.warning("removing %s, which a killed build left behind", lock)
+            lock.unlink(missing_ok=True)
+        elif not told:
+            told = True
+            logger.info("waiting for the build that holds %s, at most %.0f s after its last change", lock, patience)
+        time.sleep(0.2)
 
 
 def require_communication_op() -> bool:

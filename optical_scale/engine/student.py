@@ -20,10 +20,18 @@ TAG = "student"
 
 
 class Update(NamedTuple):
-    """What one optimizer update reports: gradient norm before clipping, learning rate used."""
+    """What one optimizer update reports.
+
+    Attributes:
+        gradient_norm: before clipping.
+        learning_rate: as used.
+        finite: False if the gradient was not, on any rank, so that the weights stay as they were on all of them. Always
+            True in fp16, where this happens in sound runs too and only lowers the loss scale.
+    """
 
     gradient_norm: float
     learning_rate: float
+    finite: bool = True
 
 
 class StudentEngine:
@@ -118,9 +126,14 @@ class StudentEngine:
         # Stage 0 in fp32 has no DeepSpeed optimizer around it and reports no norm; its gradients are whole, averaged.
         gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.tensor(torch.nan)
+        bare = isinstance(self._engine.optimizer, torch.optim.Optimizer)
+        if bare and not torch.isfinite(norm):  # DeepSpeed's own optimizers look by themselves
+            self._engine.zero_grad()
+            return Update(float(norm), learning_rate, finite=False)
         self._engine.step()
         reported = self._engine.get_global_grad_norm()
-        return Update(float(norm if reported is None else reported), learning_rate)
+        finite = bool(self._engine._step_applied) or self._engine.fp16_enabled()
+        return Update(float(norm if reported is None else reported), learning_rate, finite)
 
     def resident_parameters(self) -> int:
         """Parameter elements that this rank keeps between steps."""

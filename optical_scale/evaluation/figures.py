@@ -1,11 +1,5 @@
-"""Charts of a report as SVG text: the same bytes for the same report, text left to the browser's fonts.
+"""Charts of a report as SVG text: the same bytes for the same report."""
 
-Colours are written as CSS variables, so the page around the chart decides between light and dark. Series differ in
-marker, dash or hatching too, and stay apart in black and white.
-"""
-
-import io
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,37 +16,10 @@ from optical_scale.evaluation.schema import (
     results_of,
     tasks,
 )
+from optical_scale.pages.drawing import FAINT, HATCHES, INK, SERIES, STYLE, line_style, svg_text
 
-# matplotlib knows no CSS: it draws in these unlikely colours, which are then replaced by variables of the page.
-INK, FAINT = "#010203", "#010204"
-SERIES = tuple(f"#01020{digit}" for digit in "56789a")
-_VARIABLES = {INK: "var(--ink)", FAINT: "var(--line)"} | {c: f"var(--series-{i})" for i, c in enumerate(SERIES)}
-_HATCHES = ("////", "", "....", "\\\\\\\\", "xxxx", "----")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_DASHES = ("-", "--", "-.", ":")
 _DIRECT_LANGUAGES = 10
 _DRAWN = ("R@1", "MRR", "pointing", "R@IoU0.5")
-
-STYLE = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": FAINT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "grid.color": FAINT,
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "hatch.linewidth": 0.8,
-    "figure.constrained_layout.use": True,
-}
 
 
 def learning_curve_svg(report: Report) -> str:
@@ -100,17 +67,6 @@ def _curves(axis: Axes, report: Report, metric: str) -> None:
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=3)
 
 
-def line_style(i: int) -> dict[str, Any]:
-    """Colour, marker and dash of series i; the combination repeats only after 24."""
-    return {
-        "color": SERIES[i % len(SERIES)],
-        "marker": _MARKERS[i % len(_MARKERS)],
-        "linestyle": _DASHES[i % len(_DASHES)],
-        "markersize": 4.5,
-        "linewidth": 1.6,
-    }
-
-
 def language_bars_svg(report: Report, task: Task) -> str:
     """Bars per language and stage with chance level and interval, a panel for each metric worth one."""
     languages = languages_of(report, task)
@@ -138,7 +94,7 @@ def _bars(axis: Axes, report: Report, task: Task, languages: Sequence[str], metr
         middles = [row - 0.4 + thickness * (i + 0.5) for row, _ in known]
         widths = [result.metrics.get(metric, 0.0) for _, result in known]
         color = SERIES[i % len(SERIES)]
-        hatch = _HATCHES[i % len(_HATCHES)] if len(report.stages) > 1 else ""
+        hatch = HATCHES[i % len(HATCHES)] if len(report.stages) > 1 else ""
         face = "none" if hatch else color
         axis.barh(middles, widths, thickness * 0.9, color=face, edgecolor=color, hatch=hatch, label=stage.name)
         spans = [result.intervals.get(metric) for _, result in known]
@@ -200,22 +156,3 @@ def gap_svg(report: Report) -> str:
 def _gap_label(gap: ReportedGap) -> str:
     way = "" if gap.direction == "text_to_text" else f", {gap.direction.replace('_', ' ')}"
     return f"{gap.stage}: {gap.metric}, {gap.mode.replace('_', ' ')}{way}"
-
-
-def svg_text(figure: Figure, name: str, description: str) -> str:
-    """Serialise for use inside a page: no XML prologue, no date, ids unique to this chart, themed colours."""
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = re.sub(r"url\(#", f"url(#{name}-", text)
-    text = re.sub(r'href="#', f'href="#{name}-', text)
-    text = re.sub(r'<svg (.*?)width="[^"]*"', f'<svg role="img" aria-label="{description}" \\1', text, count=1)
-    text = re.sub(r'(<svg [^>]*?)height="[^"]*"', r"\1", text, count=1)
-    for color, variable in _VARIABLES.items():
-        # In an attribute a variable is not allowed; only ``style`` understands it.
-        text = re.sub(rf'(fill|stroke)="{color}"', rf'style="\1: {variable}"', text).replace(color, variable)
-    return text

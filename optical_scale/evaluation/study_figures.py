@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from optical_scale.evaluation.figures import FAINT, INK, STYLE, line_style, svg_text
 from optical_scale.evaluation.statistics import fit_line
 from optical_scale.evaluation.study_schema import Fit, ParetoPoint
+from optical_scale.pages.drawing import FAINT, INK, STYLE, line_style, svg_text
 
 _BAND_HATCHES = ("///", "\\\\\\", "|||", "---", "...", "xxx")
 

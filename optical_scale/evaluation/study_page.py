@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from html import escape
 
-from optical_scale.evaluation.page import chart, document
 from optical_scale.evaluation.schema import title_of
 from optical_scale.evaluation.study_figures import fits_svg, pareto_svg
 from optical_scale.evaluation.study_schema import (
@@ -15,6 +14,7 @@ from optical_scale.evaluation.study_schema import (
     spread_text,
     statistic_name,
 )
+from optical_scale.pages.document import chart, document, label_cell, number_cell, sortable_table
 
 _SUMMARY_NOTE = """Mean ± standard deviation over replicates; brackets, where shown, are 95 % bootstrap intervals over
 replicates and queries together. The mean of a group gives every language the same weight; gap: high minus low; relative
@@ -81,36 +81,18 @@ def _figures(report: StudyReport, task: tuple[str, str, str], number: int) -> li
     return parts
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A sortable table of ready cells."""
-    columns = "".join(f"<th scope='col' data-column='{i}'>{escape(name)}</th>" for i, name in enumerate(head))
-    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    return (
-        f'<div class="scroll"><table class="sortable"><thead><tr>{columns}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _label(text: str) -> str:
-    return f"<th scope='row'>{escape(text)}</th>"
-
-
-def _value(value: float | None, text: str) -> str:
-    return f'<td data-value="{value!r}">{text}</td>' if value is not None else "<td>–</td>"
-
-
 def _summary_table(report: StudyReport, rows: Sequence[Summary]) -> str:
     languages = ordered_languages(report, rows)
     statistics = list(dict.fromkeys(name for row in rows for name in row.statistics))
     axes = [name for name in report.axes if name != report.replicates]
     body = []
     for row in rows:
-        cells = [*map(_label, row.labels.values()), _value(row.parameters, f"{row.parameters:,}")]
-        cells.append(_value(row.replicates, str(row.replicates)))
+        cells = [*map(label_cell, row.labels.values()), number_cell(row.parameters, f"{row.parameters:,}")]
+        cells.append(number_cell(row.replicates, str(row.replicates)))
         cells += [_spread(row.languages.get(language)) for language in languages]
         cells += [_spread(row.statistics.get(name), interval=True) for name in statistics]
         body.append(cells)
-    return _table([*axes, "parameters", "runs", *languages, *map(statistic_name, statistics)], body)
+    return sortable_table([*axes, "parameters", "runs", *languages, *map(statistic_name, statistics)], body)
 
 
 def _spread(spread: Spread | None, *, interval: bool = False) -> str:
@@ -129,39 +111,39 @@ def _fit_table(fits: Sequence[Fit]) -> str:
         span = "–" if fit.slope_interval is None else "[{:+.4f}, {:+.4f}]".format(*fit.slope_interval)
         rows.append(
             [
-                _label(fit.title),
-                _value(len(fit.x), str(len(fit.x))),
-                _value(fit.slope, f"{fit.slope:+.4f}" if fit.slope is not None else ""),
+                label_cell(fit.title),
+                number_cell(len(fit.x), str(len(fit.x))),
+                number_cell(fit.slope, f"{fit.slope:+.4f}" if fit.slope is not None else ""),
                 f"<td>{span}</td>",
-                _value(fit.r_squared, f"{fit.r_squared:.3f}" if fit.r_squared is not None else ""),
+                number_cell(fit.r_squared, f"{fit.r_squared:.3f}" if fit.r_squared is not None else ""),
             ]
         )
-    return _table(["series", "points", "slope per tenfold", "95 % interval", "R²"], rows)
+    return sortable_table(["series", "points", "slope per tenfold", "95 % interval", "R²"], rows)
 
 
 def _test_table(report: StudyReport) -> str:
     rows = [
         [
-            _label(row.title),
-            _label(" · ".join(row.baseline.values())),
+            label_cell(row.title),
+            label_cell(" · ".join(row.baseline.values())),
             f"<td class='text'>{escape(title_of(row.task))}</td>",
             f"<td class='text'>{escape(statistic_name(row.statistic))}</td>",
-            _value(row.difference, f"{row.difference:+.4f}"),
-            _value(row.p, f"{row.p:.4f}"),
-            _value(row.p_holm, f"{row.p_holm:.4f}"),
+            number_cell(row.difference, f"{row.difference:+.4f}"),
+            number_cell(row.p, f"{row.p:.4f}"),
+            number_cell(row.p_holm, f"{row.p_holm:.4f}"),
         ]
         for row in report.comparisons
     ]
-    return _table(["setting", "baseline", "task", f"{report.metric} of", "difference", "p", "p (Holm)"], rows)
+    return sortable_table(["setting", "baseline", "task", f"{report.metric} of", "difference", "p", "p (Holm)"], rows)
 
 
 def _cell_table(report: StudyReport) -> str:
     rows = [
         [
-            _label(cell.name),
-            _value(cell.parameters, f"{cell.parameters:,}"),
-            _value(cell.seconds, f"{cell.seconds:,.0f}"),
+            label_cell(cell.name),
+            number_cell(cell.parameters, f"{cell.parameters:,}"),
+            number_cell(cell.seconds, f"{cell.seconds:,.0f}"),
         ]
         for cell in report.cells
     ]
-    return _table(["run", "parameters", "seconds"], rows)
+    return sortable_table(["run", "parameters", "seconds"], rows)

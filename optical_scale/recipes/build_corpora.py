@@ -1,11 +1,10 @@
 """Corpus schemas -> readers and rules."""
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import assert_never
 
-from optical_scale.config.convert import Filters
+from optical_scale.config.convert import Filters, LanguageIdentification
 from optical_scale.config.corpora import (
     Bible,
     CollectionPairs,
@@ -28,15 +27,17 @@ from optical_scale.config.image_corpora import (
 )
 from optical_scale.corpora.bible import BibleCorpus
 from optical_scale.corpora.collections.pairs import CollectionCorpus
-from optical_scale.corpora.filters import Duplicates, HeldOut, LengthBounds, LengthRatio, Rule, TokenRatio, untranslated
+from optical_scale.corpora.duplicates import PairDigests
+from optical_scale.corpora.filters import HeldOut, LengthBounds, LengthRatio, Rule, TokenRatio, untranslated
 from optical_scale.corpora.jsonl import JsonLinesCorpus
+from optical_scale.corpora.language_id import LanguageId
 from optical_scale.corpora.moses import MosesCorpus
+from optical_scale.corpora.near import NearDigests
 from optical_scale.corpora.opus import OpusCorpus
 from optical_scale.corpora.parallel import ParallelCorpus
 from optical_scale.corpora.parquet import ParquetCorpus
 from optical_scale.corpora.reader import CorpusReader
-from optical_scale.corpora.scripts import ScriptShare
-from optical_scale.corpora.seen import SeenDigests
+from optical_scale.corpora.scripts import ScriptShare, swapped_scripts
 from optical_scale.corpora.squad import SquadCorpus
 from optical_scale.corpora.table import TableCorpus
 from optical_scale.corpora.tmx import TmxCorpus
@@ -91,20 +92,15 @@ def build_corpus(config: Corpus, folder: Path) -> CorpusReader:
             assert_never(config)
 
 
-def build_rules(
-    config: Filters, folder: Path, pairs: int, scratch: Path, stack: contextlib.ExitStack
-) -> Sequence[Rule]:
-    """The rules that ``config`` sets, cheapest first; duplicates last, so that only kept pairs are remembered.
+def build_rules(config: Filters, folder: Path) -> Sequence[Rule]:
+    """The rules about single pairs that ``config`` sets, cheapest first.
 
     Args:
         config: bounds and switches.
         folder: where relative paths start.
-        pairs: most pairs that the rules will see.
-        scratch: folder on a disk with room for the digests of that many pairs.
-        stack: gives this room back when it closes.
 
     Raises:
-        CorpusError: a held-out file cannot be read, or the disk has no room.
+        CorpusError: a held-out file or the tokenizer cannot be read.
     """
     rules: list[Rule] = []
     if (config.min_characters, config.max_characters) != (1, None):
@@ -115,12 +111,32 @@ def build_rules(
         rules.append(LengthRatio(config.max_length_ratio))
     if config.scripts:
         rules.append(ScriptShare(config.min_script_share, config.scripts))
+    if config.drop_swapped:
+        rules.append(swapped_scripts)
     if config.drop_untranslated:
         rules.append(untranslated)
     if config.max_token_ratio is not None and config.tokenizer is not None:
         rules.append(TokenRatio(config.max_token_ratio, folder / config.tokenizer))
     if config.held_out:
         rules.append(HeldOut(folder / path for path in config.held_out))
-    if config.drop_duplicates:
-        rules.append(Duplicates(stack.enter_context(SeenDigests(pairs, scratch))))
+    if config.language_id is not None:
+        rules.append(build_language_id(config.language_id, folder))
     return rules
+
+
+def build_language_id(config: LanguageIdentification, folder: Path) -> LanguageId:
+    """The rule, with its model loaded; relative paths start at ``folder``.
+
+    Raises:
+        CorpusError: the extra is not installed, or the file is no model.
+    """
+    model = None if config.model == "builtin" else folder / config.model
+    return LanguageId(model, config.min_probability, config.min_letters, config.languages)
+
+
+def build_digests(config: Filters) -> PairDigests | None:
+    """What pairs are remembered by; None if they are not."""
+    near = config.near_duplicates
+    if near is None and not config.drop_duplicates:
+        return None
+    return PairDigests(config.drop_duplicates, None if near is None else NearDigests(near.bands, near.rows, near.piece))

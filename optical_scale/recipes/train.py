@@ -9,6 +9,7 @@ from typing import IO, Any
 
 import torch
 
+from optical_scale.backbones.flops import Flops
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.backbones.vision import ImageTransform
 from optical_scale.batch import PatchBatch, TokenBatch
@@ -17,7 +18,7 @@ from optical_scale.config.loading import dump, load
 from optical_scale.config.run import TrainConfig
 from optical_scale.engine.peers import naming_lost_peers
 from optical_scale.engine.start import finish, start
-from optical_scale.engine.teacher import Teacher
+from optical_scale.engine.teacher import Teacher, TeacherEngine
 from optical_scale.engine.towers import VISION, Student
 from optical_scale.errors import ResumeError
 from optical_scale.recipes.build_engines import accumulation, build_teacher
@@ -30,12 +31,14 @@ from optical_scale.recipes.reshape import reshape
 from optical_scale.recipes.steps import total_steps
 from optical_scale.runtime import log
 from optical_scale.runtime.collectives import broadcast_object
+from optical_scale.runtime.devices import peak_flops
 from optical_scale.runtime.files import lock_file, write_atomic, write_json
 from optical_scale.runtime.world import World
 from optical_scale.stream.loader import StreamLoader
 from optical_scale.training.alarms import Alarms, Limit
 from optical_scale.training.checkpoint import CheckpointStore
 from optical_scale.training.hooks import Console, Hook, Metrics
+from optical_scale.training.meter import Meter, Work
 from optical_scale.training.reference import TEXTS, write_reference
 from optical_scale.training.selection import Selection
 from optical_scale.training.state import FINISHED, TrainState
@@ -70,6 +73,7 @@ def train(config: TrainConfig) -> TrainState:
     )
     steps = total_steps(config, stream.strands)
     by_strand = dict(zip((tower.name for tower in towers), stream.strands.counts(steps), strict=True))
+    meter = Meter(device, _work(config, teacher, towers, device))
     store = CheckpointStore(config.run / "checkpoints", world, config.checkpoints.keep)
     reshaped = reshape(store.latest(), config, world)
     student = start_towers(towers, device, by_strand, universal=reshaped is not None)
@@ -84,18 +88,14 @@ def train(config: TrainConfig) -> TrainState:
         assets=lambda: _assets(config, towers, student, stream),
         evaluate=_evaluator(config, teacher, tokenize, student, towers, world),
         hooks=_hooks(config, world, steps),
-        times=Times(
-            steps=steps,
-            log_every=config.logging.every,
-            evaluate_every=config.evaluation_times.every,
-            checkpoint_every=config.checkpoints.every or 0,
-            checkpoint_at_start=config.checkpoints.at_start,
-        ),
+        times=_times(config, steps),
         world=world,
         reshaped=reshaped,
         most_skipped=config.stream.faults.most,
         selection=_selection(config),
-        alarms=Alarms([Limit(**limit.model_dump()) for limit in config.alarms.limits], config.alarms.after),
+        alarms=_alarms(config),
+        meter=meter,
+        most_non_finite=config.optimization.most_non_finite,
     )
     with naming_lost_peers():
         state = trainer.fit()
@@ -107,6 +107,21 @@ def train(config: TrainConfig) -> TrainState:
         claimed.close()
     finish()
     return state
+
+
+def _work(config: TrainConfig, teacher: Teacher | None, towers: Sequence[Tower], device: torch.device) -> Work:
+    """What the networks compute, of which the log says how much of the device's best that is."""
+    peak = config.logging.peak_teraflops and config.logging.peak_teraflops * 1e12
+    if peak is None and device.type == "cuda" and config.student.engine.precision != "fp32":
+        peak = peak_flops(torch.cuda.get_device_name(device))
+    students = [Flops.of(tower.module) for tower in towers]
+    return Work(
+        teacher=Flops.of(teacher.module) if isinstance(teacher, TeacherEngine) else None,
+        texts=next((student for student in students if not student.patches), None),
+        images=next((student for student in students if student.patches), None),
+        both_sides=teacher is None,
+        peak=peak,
+    )
 
 
 def _claim(config: TrainConfig, world: World) -> IO[str] | None:
@@ -224,6 +239,20 @@ def _evaluator(
         ]
 
     return evaluate
+
+
+def _times(config: TrainConfig, steps: int) -> Times:
+    return Times(
+        steps=steps,
+        log_every=config.logging.every,
+        evaluate_every=config.evaluation_times.every,
+        checkpoint_every=config.checkpoints.every or 0,
+        checkpoint_at_start=config.checkpoints.at_start,
+    )
+
+
+def _alarms(config: TrainConfig) -> Alarms:
+    return Alarms([Limit(**limit.model_dump()) for limit in config.alarms.limits], config.alarms.after)
 
 
 def _selection(config: TrainConfig) -> Selection | None:

@@ -43,17 +43,17 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
-def lock_file(path: Path) -> IO[str]:
+def lock_file(path: Path, *, wait: bool = False) -> IO[str]:
     """Hold ``path`` until the returned file is closed or this process ends, however it ends.
 
     Raises:
-        BlockingIOError: another process, also on another host of a shared file system, holds it.
+        BlockingIOError: another process, also on another host of a shared file system, holds it, and we do not wait.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("a", encoding="utf-8")
     try:
         # Record locks belong to one process: forked loader workers, which may outlive it a while, do not keep them.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
         file.close()
         raise BlockingIOError(f"{path} is held by another process") from error

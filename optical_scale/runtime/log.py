@@ -1,10 +1,11 @@
 """Messages for people on standard error, metrics for programs as JSON lines."""
 
+import contextlib
 import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,10 +26,34 @@ def configure(rank: int = 0, verbose: bool = False) -> None:
 
 def progress(items: Iterable[Item], what: str, total: int | None = None, unit: str = "it") -> Iterator[Item]:
     """Iterate with a bar of rate and time left; silent when standard error is no terminal, and on ranks > 0."""
-    from tqdm import tqdm
+    with bar(what, total, unit) as advance:
+        for item in items:
+            yield item
+            advance(1, "")
 
-    quiet = not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0"
-    yield from tqdm(items, desc=what, total=total, unit=unit, disable=quiet, unit_scale=True, dynamic_ncols=True)
+
+@contextlib.contextmanager
+def bar(what: str, total: int | None = None, unit: str = "it", done: int = 0) -> Iterator[Callable[[int, str], object]]:
+    """The same bar for work that comes in pieces; messages appear above it.
+
+    The block is given a function to report how much more is done, and a word about it.
+    """
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    if not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
+        yield lambda number, note: None
+        return
+    with (
+        logging_redirect_tqdm([logging.getLogger("optical_scale")]),
+        tqdm(desc=what, total=total, unit=unit, initial=done, unit_scale=True, dynamic_ncols=True) as shown,
+    ):
+
+        def advance(number: int, note: str) -> None:
+            shown.set_postfix_str(note, refresh=False)
+            shown.update(number)
+
+        yield advance
 
 
 class MetricsFile:

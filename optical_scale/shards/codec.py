@@ -13,6 +13,12 @@ KEY = re.compile(r"[0-9a-z_-]{1,90}")
 
 _LANGUAGE = re.compile(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
 _BLOCK = tarfile.BLOCKSIZE
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+_EMPTY = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
+"""Header of a file without name and content; TarInfo's defaults are time 0, owner 0 and mode 644."""
+
+_OWNER, _TIME, _REST, _SUM = _EMPTY[100:124], _EMPTY[135:148], _EMPTY[154:], int(_EMPTY[148:154], 8)
 
 
 def encode(record: Record) -> bytes:
@@ -36,7 +42,7 @@ def encode(record: Record) -> bytes:
             raise ShardError(f"{record.key}: image extension {record.extension!r}; expected jpg or png")
         fields = _image_fields(record)
         members = [_member(f"{record.key}.{record.extension}", record.image)]
-    text = json.dumps(fields | {"corpus": record.corpus}, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    text = _JSON.encode(fields | {"corpus": record.corpus})
     try:
         members.append(_member(f"{record.key}.json", text.encode("utf-8")))
     except UnicodeEncodeError as error:
@@ -70,11 +76,17 @@ def _image_fields(record: CaptionedImage) -> dict[str, Any]:
 
 
 def _member(name: str, content: bytes) -> bytes:
-    """Header, content and padding; TarInfo's defaults are time 0, owner 0 and mode 644."""
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    header = info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
-    return b"".join((header, content, bytes(-len(content) % _BLOCK)))
+    """Header, content and padding; the header is what ``TarInfo.tobuf`` takes ten times as long to make.
+
+    Name and size are all that differs between headers. The checksum is the sum of all bytes, its own field as blanks.
+    """
+    named = name.encode("ascii")
+    size = b"%011o" % len(content)
+    total = b"%06o" % (_SUM + sum(named) + sum(size) - len(size) * 0x30)
+    if len(named) > 100 or len(size) > 11:
+        raise ShardError(f"{name}: {len(content):,} bytes do not fit a tar member; the limit is 8 GiB")
+    header = (named.ljust(100, b"\0"), _OWNER, size, _TIME, total, _REST)
+    return b"".join((*header, content, bytes(-len(content) % _BLOCK)))
 
 
 def decode(data: bytes) -> Record:

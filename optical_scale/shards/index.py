@@ -10,8 +10,12 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 MARK = b"optical-index-1\n"
 _ENTRY = struct.Struct("<QII")
+_ENTRIES = np.dtype([("offset", "<u8"), ("size", "<u4"), ("checksum", "<u4")])
 ENTRY_BYTES = _ENTRY.size
 
 
@@ -35,6 +39,14 @@ class IndexEntry(NamedTuple):
     def pack(self) -> bytes:
         """The 16 bytes of the entry."""
         return _ENTRY.pack(*self)
+
+
+def index_entries(start: int, sizes_N: NDArray[np.int64], checksums_N: NDArray[np.uint32]) -> bytes:
+    """Entries of samples that follow one another from offset ``start``."""
+    entries_N = np.empty(len(sizes_N), _ENTRIES)
+    entries_N["offset"] = start + np.cumsum(sizes_N) - sizes_N
+    entries_N["size"], entries_N["checksum"] = sizes_N, checksums_N
+    return entries_N.tobytes()
 
 
 def index_path(shard: Path) -> Path:

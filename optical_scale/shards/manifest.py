@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from optical_scale.errors import ShardError
 from optical_scale.runtime.files import write_json
+from optical_scale.shards.layout import Layout
 
 FORMAT_VERSION = 1
 FILE_NAME = "manifest.json"
@@ -46,6 +47,23 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """What came from one corpus, and on which terms.
+
+    Attributes:
+        corpus: its name.
+        kept: pairs, or captions, by language; images under ``""``.
+        license: as the configuration states it, best an SPDX identifier; empty if it does not.
+        origin: where the corpus was taken from, best a URL; empty if not stated.
+    """
+
+    corpus: str
+    kept: Mapping[str, int]
+    license: str = ""
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """Contents of a shard folder.
 
@@ -56,6 +74,8 @@ class Manifest:
         counts: by language, pairs of a bitext, captions of images.
         dropped: what was left out and why.
         format_version: version of the layout.
+        sources: one for each of ``corpora``; none in folders of older versions or of other programs.
+        layout: how samples of tars that another program wrote are read; None if ``convert`` wrote them.
     """
 
     kind: Kind
@@ -64,6 +84,8 @@ class Manifest:
     counts: Mapping[str, int]
     dropped: tuple[Dropped, ...] = ()
     format_version: int = FORMAT_VERSION
+    layout: Layout | None = None
+    sources: tuple[Source, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -77,14 +99,19 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the format version, the kind and every shard's name and hash: equal means the same samples."""
+        """Hash of format version, kind, layout and every shard's name and hash: equal means the same samples."""
         lines = [f"{self.format_version} {self.kind}", *(f"{shard.name} {shard.sha256}" for shard in self.shards)]
+        if self.layout is not None:
+            lines.append(json.dumps(asdict(self.layout), sort_keys=True))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest.json`` into ``folder``, atomically."""
-    write_json(folder / FILE_NAME, asdict(manifest) | {"fingerprint": manifest.fingerprint})
+    values = asdict(manifest) | {"fingerprint": manifest.fingerprint}
+    if manifest.layout is None:
+        del values["layout"]
+    write_json(folder / FILE_NAME, values)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -98,7 +125,8 @@ def read_manifest(folder: Path) -> Manifest:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise ShardError(
-            f"{folder}: no {FILE_NAME}, so this is not a finished shard folder; make one with `optical-scale convert`"
+            f"{folder}: no {FILE_NAME}, so this is not a finished shard folder; make one with `optical-scale convert`, "
+            "or with `optical-scale index` from webdataset tars"
         ) from None
     except (OSError, ValueError) as error:
         raise ShardError(f"{path}: unreadable ({error}); convert the corpus again") from None
@@ -127,10 +155,14 @@ def _from_json(values: dict[str, Any]) -> Manifest:
             "corpora": tuple(values["corpora"]),
             "shards": tuple(ShardEntry(**shard) for shard in values["shards"]),
             "dropped": tuple(Dropped(**item) for item in values["dropped"]),
+            "layout": Layout(**values["layout"]) if "layout" in values else None,
+            "sources": tuple(Source(**source) for source in values.get("sources", ())),
         }
     )
     if manifest.kind not in ("bitext", "images"):
         raise ValueError(f"kind is {manifest.kind!r}")
+    if manifest.layout is not None and manifest.layout.kind != manifest.kind:
+        raise ValueError(f"kind is {manifest.kind!r}, that of the layout {manifest.layout.kind!r}")
     for shard in manifest.shards:
         if shard.name != Path(shard.name).name or shard.samples < 1:
             raise ValueError(f"shard {shard.name!r} with {shard.samples} samples")

@@ -14,6 +14,7 @@ from optical_scale.errors import ShardError
 from optical_scale.records import Record
 from optical_scale.shards.codec import decode
 from optical_scale.shards.index import MARK, IndexEntry, entry_position, index_bytes, index_path
+from optical_scale.shards.layout import Layout
 from optical_scale.shards.manifest import Manifest, ShardEntry, read_manifest
 from optical_scale.shards.remote import RemoteShards
 
@@ -24,7 +25,7 @@ _REOPENINGS = 3
 
 
 class ShardFolder:
-    """A folder written by ``optical-scale convert``.
+    """A folder written by ``optical-scale convert``, or of foreign tars that ``optical-scale index`` made readable.
 
     Files are opened when needed, at most 32 shards at a time, and read by position, so forked processes that share
     the descriptors do not disturb each other; a pickled copy opens its own. Not meant for several threads.
@@ -110,13 +111,14 @@ class ShardFolder:
 
     def _open(self, shard: ShardEntry) -> "_Handle":
         path = self.path / shard.name
+        layout = self.manifest.layout
         if self._remote is None:
-            return _Handle(path, shard)
+            return _Handle(path, shard, layout)
         for _ in range(_REOPENINGS):
             self._remote.open(shard)
             with contextlib.suppress(ShardError):  # another process made room between the two lines
-                return _Handle(path, shard)
-        return _Handle(path, shard)
+                return _Handle(path, shard, layout)
+        return _Handle(path, shard, layout)
 
 
 class ShardView:
@@ -204,8 +206,8 @@ PIECES = Pieces()
 class _Handle:
     """Open tar and whole index of one shard."""
 
-    def __init__(self, path: Path, entry: ShardEntry) -> None:
-        self._path, self._folder = path, path.parent
+    def __init__(self, path: Path, entry: ShardEntry, layout: Layout | None) -> None:
+        self._path, self._folder, self._layout = path, path.parent, layout
         self._tar: int | None = None
         try:
             self._index = index_path(path).read_bytes()
@@ -241,7 +243,7 @@ class _Handle:
         if len(data) != entry.size or zlib.crc32(data) != entry.checksum:
             raise self._damaged(f"{where}: the bytes differ from those that were written")
         try:
-            return decode(data)
+            return decode(data) if self._layout is None else self._layout.decode(data, self._path.name)
         except ValueError as error:
             raise self._damaged(f"{where}: {error}") from None
 

@@ -15,6 +15,8 @@ from optical_scale.runtime.files import sha256
 from optical_scale.runtime.log import progress
 from optical_scale.shards.codec import KEY
 from optical_scale.shards.index import MARK, IndexEntry, index_path
+from optical_scale.shards.indexing import scan
+from optical_scale.shards.layout import Layout, safe_key
 from optical_scale.shards.manifest import Manifest, ShardEntry
 from optical_scale.shards.reader import ShardFolder
 
@@ -31,18 +33,15 @@ def verify(folder: Path) -> list[str]:
     except ShardError as error:
         return [str(error)]
     manifest = shards.manifest
-    listed = {shard.name for shard in manifest.shards}
-    problems = [
-        f"{path}: not in the manifest; delete it" for path in sorted(folder.glob("*.tar")) if path.name not in listed
-    ]
+    problems = _stray_problems(folder, manifest)
     seen = _Seen()
     start = Counter[str | None]()
     for shard in progress(manifest.shards, "verify", unit="shard"):
-        found = _file_problems(folder / shard.name, shard)
+        found = _file_problems(folder / shard.name, shard, manifest.layout)
         if not found:  # contents of a file with the wrong hash would only repeat the message, sample by sample
             first = start[shard.language]
             ours = (shards.read(shard.language, first + sample) for sample in range(shard.samples))
-            found = _sample_problems(folder / shard.name, shard, ours, seen)
+            found = _sample_problems(folder / shard.name, shard, ours, seen, manifest.layout)
         start[shard.language] += shard.samples
         problems += found
     if not problems:
@@ -50,7 +49,30 @@ def verify(folder: Path) -> list[str]:
     return problems
 
 
-def _file_problems(path: Path, shard: ShardEntry) -> list[str]:
+def _stray_problems(folder: Path, manifest: Manifest) -> list[str]:
+    """Tars that the manifest does not list; foreign ones may lie there as long as they hold no usable sample."""
+    listed = {shard.name for shard in manifest.shards}
+    problems = []
+    for path in sorted(folder.glob("*.tar")):
+        if path.name in listed:
+            continue
+        if manifest.layout is None:
+            problems.append(f"{path}: not in the manifest; delete it")
+            continue
+        try:
+            samples = scan(path, manifest.layout).samples
+        except ShardError as error:
+            problems.append(str(error))
+            continue
+        if samples:
+            problems.append(
+                f"{path}: {samples:,} samples, not in the manifest; move it away, or delete manifest.json and every "
+                "*.tar.index and index the folder again"
+            )
+    return problems
+
+
+def _file_problems(path: Path, shard: ShardEntry, layout: Layout | None) -> list[str]:
     if not path.is_file():
         return [f"{path}: missing"]
     if (size := path.stat().st_size) != shard.bytes:
@@ -58,7 +80,11 @@ def _file_problems(path: Path, shard: ShardEntry) -> list[str]:
     if (digest := sha256(path)) != shard.sha256:
         return [f"{path}: SHA-256 is {digest}, the manifest says {shard.sha256}"]
     index = index_path(path)
-    if not index.is_file() or index.read_bytes() != _rebuild_index(path):
+    try:
+        rebuilt = _rebuild_index(path) if layout is None else scan(path, layout).packed
+    except ShardError as error:
+        return [str(error)]
+    if not index.is_file() or index.read_bytes() != rebuilt:
         return [f"{index}: missing or not the index of {path.name}"]
     return []
 
@@ -98,14 +124,16 @@ class _Seen:
         return new
 
 
-def _sample_problems(path: Path, shard: ShardEntry, ours: Iterator[Record], seen: _Seen) -> list[str]:
+def _sample_problems(
+    path: Path, shard: ShardEntry, ours: Iterator[Record], seen: _Seen, layout: Layout | None
+) -> list[str]:
     problems = []
     read = 0
     try:
-        for theirs, record in zip(_webdataset_samples(path), ours, strict=True):
+        for theirs, record in _side_by_side(path, ours, layout):
             read += 1
-            if theirs["__key__"] != record.key:
-                problems.append(f"{path}: webdataset reads key {theirs['__key__']} where the index has {record.key}")
+            if theirs != record.key:
+                problems.append(f"{path}: webdataset reads key {theirs} where the index has {record.key}")
             if not KEY.fullmatch(record.key):
                 problems.append(f"{path}: key {record.key!r} has characters outside [0-9a-z_-]")
             if not seen.add(record):
@@ -115,6 +143,17 @@ def _sample_problems(path: Path, shard: ShardEntry, ours: Iterator[Record], seen
     except (ShardError, ValueError, OSError, tarfile.TarError) as error:
         problems.append(f"{path}: after {read:,} of {shard.samples:,} samples: {error}")
     return problems
+
+
+def _side_by_side(path: Path, ours: Iterator[Record], layout: Layout | None) -> Iterator[tuple[str, Record]]:
+    """Keys as webdataset reads them, and records; samples that the index of a foreign tar leaves out are skipped."""
+    keys = (str(sample["__key__"]) for sample in _webdataset_samples(path))
+    if layout is None:
+        yield from zip(keys, ours, strict=True)
+        return
+    for record in ours:
+        key = next((key for key in keys if safe_key(path.name, key) == record.key), "none of this name")
+        yield key if key == "none of this name" else record.key, record
 
 
 def _webdataset_samples(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """What a run knows about itself beside weights: a few numbers, readable as JSON."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -41,6 +42,7 @@ class TrainState:
         losses: ``[step, loss]`` at every logged step, the mean since the logged step before.
         unlogged: losses of the steps since the last logged one.
         skipped: samples that could not be used, by reason, over all ranks.
+        non_finite: steps of which the update was left out because a loss or gradient was not finite.
         best: of the evaluations after training began, where one is to be kept.
     """
 
@@ -50,11 +52,21 @@ class TrainState:
     losses: tuple[tuple[int, float], ...] = ()
     unlogged: tuple[float, ...] = ()
     skipped: Mapping[str, int] = field(default_factory=dict)
+    non_finite: int = 0
     best: Best | None = None
+
+    @property
+    def last_loss(self) -> float:
+        """Of the newest step, as far as it is remembered."""
+        return self.unlogged[-1] if self.unlogged else self.losses[-1][1] if self.losses else math.nan
 
     def after_step(self, loss: float) -> "TrainState":
         """The state one update of this mean loss later."""
         return replace(self, step=self.step + 1, unlogged=(*self.unlogged, loss))
+
+    def after_non_finite(self) -> "TrainState":
+        """The state one step without update later."""
+        return replace(self, step=self.step + 1, non_finite=self.non_finite + 1)
 
     def with_pairs(self, pairs: Mapping[str, int]) -> "TrainState":
         """Remember how many pairs of each language all ranks have seen."""
@@ -66,7 +78,7 @@ class TrainState:
 
     def logged(self) -> "TrainState":
         """Close the window of unlogged steps: their mean loss becomes a point of the learning curve."""
-        loss = sum(self.unlogged) / len(self.unlogged)
+        loss = sum(self.unlogged) / len(self.unlogged) if self.unlogged else math.nan
         return replace(self, losses=(*self.losses, (self.step, loss)), unlogged=())
 
     def with_results(self, results: list[dict[str, Any]]) -> "TrainState":
@@ -87,6 +99,7 @@ class TrainState:
             "losses": [list(point) for point in self.losses],
             "unlogged": list(self.unlogged),
             "skipped": dict(self.skipped),
+            "non_finite": self.non_finite,
             "best": None if self.best is None else asdict(self.best),
         }
 
@@ -108,5 +121,6 @@ class TrainState:
             losses=tuple((step, loss) for step, loss in values["losses"]),
             unlogged=tuple(values["unlogged"]),
             skipped=values.get("skipped", {}),
+            non_finite=values.get("non_finite", 0),
             best=Best(**values["best"]) if values.get("best") else None,
         )

@@ -1,5 +1,6 @@
 """The loop."""
 
+import contextlib
 import json
 import logging
 import time
@@ -8,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from optical_scale.batch import PairBatch, PatchBatch
+from optical_scale.batch import PairBatch
 from optical_scale.engine.towers import Student
-from optical_scale.errors import StreamError
+from optical_scale.errors import EngineError, StreamError
+from optical_scale.runtime import log
 from optical_scale.runtime.collectives import broadcast_object
 from optical_scale.runtime.files import write_json
 from optical_scale.runtime.world import World
@@ -18,10 +20,11 @@ from optical_scale.training.alarms import Alarms
 from optical_scale.training.checkpoint import CheckpointStore
 from optical_scale.training.faults import take_together
 from optical_scale.training.hooks import Hook
+from optical_scale.training.meter import Meter
 from optical_scale.training.preemption import Preemption
 from optical_scale.training.selection import Selection
 from optical_scale.training.state import TrainState
-from optical_scale.training.step import TrainStep
+from optical_scale.training.step import StepResult, TrainStep
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +83,8 @@ class Trainer:
         most_skipped: samples that the whole run may skip over all ranks; one more stops it.
         selection: which checkpoint is kept as the best one, and when to stop early; None does neither.
         alarms: look at every logged step.
+        meter: counts what a step does; None counts without knowing the networks.
+        most_non_finite: updates that may be left out because a loss or gradient is not finite; the next one stops.
     """
 
     def __init__(
@@ -98,6 +103,8 @@ class Trainer:
         most_skipped: int = 0,
         selection: Selection | None = None,
         alarms: Alarms | None = None,
+        meter: Meter | None = None,
+        most_non_finite: int = 0,
     ) -> None:
         self.step = step
         self.student = student
@@ -111,21 +118,24 @@ class Trainer:
         self.most_skipped = most_skipped
         self.selection = selection
         self.alarms = alarms or Alarms()
+        self.most_non_finite = most_non_finite
         self.state = TrainState()
         self.finished = False
-        self._window = _Window()
+        self.meter = meter or Meter()
 
     def fit(self) -> TrainState:
         """Train until the last step or an agreed stop; the returned state says which."""
         resumed = self._restore()
-        with Preemption(self.student.device) as preemption:
+        with contextlib.ExitStack() as bar, Preemption(self.student.device) as preemption:
             if not resumed:
                 self._measure()
                 if self.times.checkpoint_at_start:
                     self._save()
             batches = iter(self.loader)
+            advance = bar.enter_context(log.bar("train", self.times.steps, "step", self.state.step))
             while not self._over():
                 self._advance(self._next(batches))
+                advance(1, f"loss {self.state.last_loss:.4g}")
                 stop = preemption.agreed()
                 last = self.state.step == self.times.steps
                 improved = False
@@ -149,7 +159,7 @@ class Trainer:
     def _next(self, batches: Iterator[list[PairBatch]]) -> list[PairBatch]:
         started = time.perf_counter()
         micro_batches, skipped = take_together(lambda: next(batches), self.student.device)
-        self._window.wait(time.perf_counter() - started)
+        self.meter.wait(time.perf_counter() - started)
         if skipped:
             self.state = self.state.after_skipping(skipped)
             total = sum(self.state.skipped.values())
@@ -165,11 +175,8 @@ class Trainer:
         number = self.state.step + 1
         logged = number == self.times.steps or _due(number, self.times.log_every)
         result = self.step(micro_batches, self.state.step, watch=logged)
-        self.state = self.state.after_step(result.values["loss"])
-        images = isinstance(micro_batches[0].target, PatchBatch)
-        self._window.add(
-            sum(len(batch.languages) for batch in micro_batches), "images" if images else "texts", result.values["loss"]
-        )
+        self.state = self._counted(result)
+        self.meter.add(micro_batches, result.values["loss"])
         if logged:
             self.state = self.state.logged()
             values = {
@@ -177,12 +184,32 @@ class Trainer:
                 "loss": self.state.losses[-1][1],
                 "gradient_norm": result.update.gradient_norm,
                 "learning_rate": result.update.learning_rate,
-                **self._window.close(),
+                **self.meter.close(self.times.steps - self.state.step, self.step.phases.close()),
+                **({"non_finite": float(self.state.non_finite)} if self.state.non_finite else {}),
                 **{f"skipped_{reason.replace(' ', '_')}": float(count) for reason, count in self.state.skipped.items()},
             }
             for hook in self.hooks:
                 hook.stepped(self.state, values)
             self.alarms.check(self.state.step, values)
+
+    def _counted(self, result: StepResult) -> TrainState:
+        """The state after a step; one that changed nothing, because of a number that is not finite, is counted.
+
+        Raises:
+            EngineError: on all ranks, that was one too many.
+        """
+        if result.problem is None:
+            return self.state.after_step(result.values["loss"])
+        state = self.state.after_non_finite()
+        if state.non_finite > self.most_non_finite:
+            raise EngineError(
+                f"step {state.step}: {result.problem}; the weights were not updated. "
+                + (f"That is update number {state.non_finite} left out. " if self.most_non_finite else "")
+                + "Lower the learning rate, use bf16 in place of fp16, or let some be left out by "
+                "optimization.most_non_finite"
+            )
+        logger.warning("step %d left out, the weights stay: %s", state.step, result.problem)
+        return state
 
     def _measure(self) -> bool:
         """Evaluate on all ranks; whether this is the best result so far, agreed on all of them."""
@@ -193,7 +220,7 @@ class Trainer:
         for hook in self.hooks:
             hook.evaluated(self.state, results)
         improved = self._select(results)
-        self._window.restart()
+        self.meter.restart()
         return improved
 
     def _select(self, results: list[dict[str, Any]]) -> bool:
@@ -225,7 +252,7 @@ class Trainer:
         best = self.state.best if self.selection is not None else None
         path = self.store.save(self.state.step, self.student.save, write_rest, best.step if best else None)
         logger.info("checkpoint %s", path)
-        self._window.restart()
+        self.meter.restart()
 
     def _restore(self) -> bool:
         """Continue from the newest checkpoint; False if there is none."""
@@ -239,37 +266,6 @@ class Trainer:
             self.store.restore_random_state(checkpoint)
         logger.info("continuing after step %d from %s", self.state.step, checkpoint)
         return True
-
-
-class _Window:
-    """Speed since the last log line; evaluations and checkpoints do not count."""
-
-    def __init__(self) -> None:
-        self._kinds: set[str] = set()
-        self.restart()
-
-    def restart(self) -> None:
-        self._started = time.perf_counter()
-        self._pairs = 0
-        self._waited = 0.0
-        self._losses: dict[str, list[float]] = {}
-
-    def add(self, pairs: int, kind: str, loss: float) -> None:
-        self._pairs += pairs
-        self._kinds.add(kind)
-        self._losses.setdefault(kind, []).append(loss)
-
-    def wait(self, seconds: float) -> None:
-        self._waited += seconds
-
-    def close(self) -> dict[str, float]:
-        """Pairs per second, the share of time this rank waited for data or other ranks' data, each tower's loss."""
-        elapsed = max(1e-9, time.perf_counter() - self._started)
-        values = {"pairs_per_second_per_rank": self._pairs / elapsed, "data_wait": self._waited / elapsed}
-        if len(self._kinds) > 1:
-            values |= {f"loss_{kind}": sum(losses) / len(losses) for kind, losses in self._losses.items()}
-        self.restart()
-        return values
 
 
 def _due(step: int, every: int) -> bool:

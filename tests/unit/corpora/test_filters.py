@@ -1,9 +1,10 @@
+import json
+
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from optical_scale.corpora.filters import (
     DropCounts,
-    Duplicates,
     HeldOut,
     LengthBounds,
     LengthRatio,
@@ -11,10 +12,11 @@ from optical_scale.corpora.filters import (
     blank,
     filtered,
     normalized,
+    pair_digest,
     unicode_normalized,
     untranslated,
 )
-from optical_scale.corpora.seen import SeenDigests
+from optical_scale.corpora.reader import LeftOut
 from optical_scale.errors import CorpusError
 from optical_scale.records import CaptionedImage, TextPair
 
@@ -25,18 +27,18 @@ def pair(source, target, language="sw", corpus="c"):
 
 def test_every_record_is_counted_once_under_its_first_reason():
     counts = DropCounts()
-    pairs = [pair("a b", "c d"), pair("a b", "c d"), pair("", "x"), pair("a", "x" * 9), pair("a b", "c d", "tl")]
-    kept = list(filtered(pairs, [LengthRatio(3), Duplicates(SeenDigests(9))], counts))
+    pairs = [pair("a b", "c d"), pair("a b", "a B"), pair("", "x"), pair("a", "x" * 9), pair("a b", "c d", "tl")]
+    kept = list(filtered(pairs, [LengthRatio(3), untranslated], counts))
     assert kept == [pairs[0], pairs[4]]
     assert dict(counts.kept) == {("c", "sw"): 1, ("c", "tl"): 1}
-    assert counts.reasons("c", "sw") == {"duplicate": 1, "blank": 1, "length_ratio": 1}
+    assert counts.reasons("c", "sw") == {"untranslated": 1, "blank": 1, "length_ratio": 1}
     assert counts.reasons("c", "tl") == {}
 
 
 def test_images_pass_and_are_counted():
     counts = DropCounts()
     image = CaptionedImage("k", b"", "jpg", 1, 1, (), corpus="f")
-    assert list(filtered([image], [Duplicates(SeenDigests(9))], counts)) == [image]
+    assert list(filtered([image], [LengthRatio(3)], counts)) == [image]
     assert dict(counts.kept) == {("f", ""): 1}
 
 
@@ -74,11 +76,21 @@ def test_impossible_bounds_are_refused():
 
 
 def test_duplicates_need_both_sides_and_the_language():
-    rule = Duplicates(SeenDigests(9))
-    assert rule(pair("a", "b")) is None
-    assert rule(pair("a", "c")) is None
-    assert rule(pair("a", "b", "tl")) is None
-    assert rule(pair("a", "b", corpus="other")) == "duplicate"
+    different = [pair("a", "b"), pair("a", "c"), pair("b", "b"), pair("a", "b", "tl")]
+    assert len({pair_digest(one) for one in different}) == 4
+    assert pair_digest(pair("a", "b", corpus="other")) == pair_digest(pair("a", "b"))
+
+
+def test_counts_add_up_and_survive_json():
+    first, second = DropCounts(), DropCounts()
+    list(filtered([pair("a b", "c d"), pair("", "x")], [], first))
+    list(filtered([pair("e", "f"), LeftOut("c", "sw", "part:lost", 3)], [], second))
+    first.add(second)
+    first.drop_kept("c", "sw", "duplicate")
+    again = DropCounts(**json.loads(json.dumps(first.state())))
+    assert vars(again) == vars(first)
+    assert (again.kept["c", "sw"], again.reasons("c", "sw")) == (1, {"blank": 1, "duplicate": 1})
+    assert again.parts == {("c", "sw", "part:lost"): 3}
 
 
 def test_held_out_sees_through_case_punctuation_and_width(tmp_path):

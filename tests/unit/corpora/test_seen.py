@@ -12,6 +12,7 @@ def test_agrees_with_a_set_up_to_its_capacity(tmp_path):
     expected: set[int] = set()
     with SeenDigests(len({digest or 1 for digest in digests}), tmp_path) as seen:
         for digest in digests:
+            assert (digest in seen) == ((digest or 1) in expected)
             assert seen.add(digest) == ((digest or 1) not in expected)
             expected.add(digest or 1)
         with pytest.raises(CorpusError, match="more texts than were counted"):

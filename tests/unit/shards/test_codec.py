@@ -4,8 +4,11 @@ import tarfile
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from optical_scale.errors import ShardError
+from optical_scale.records import Caption, CaptionedImage
 from optical_scale.shards.codec import decode, encode
 from tests.unit.shards.support import images, pairs
 
@@ -58,3 +61,11 @@ def test_foreign_bytes_are_refused():
             decode(data)
     with pytest.raises(ValueError, match="do not fit"):
         decode(sample.replace(b'"source"', b'"sauces"'))
+
+
+@given(st.text("0123456789abcdefghijklmnopqrstuvwxyz_-", min_size=1, max_size=90), st.binary(max_size=2000))
+def test_headers_are_those_of_tarfile(key, image):
+    data = encode(CaptionedImage(key, image, "jpg", 1, 1, (Caption("sw", "a"),)))
+    info = tarfile.TarInfo(f"{key}.jpg")
+    info.size = len(image)
+    assert data[:512] == info.tobuf(tarfile.USTAR_FORMAT)

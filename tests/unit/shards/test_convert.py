@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from optical_scale.cli import verify as verify_verb
 from optical_scale.config.convert import ConvertConfig
 from optical_scale.errors import ConfigError, CorpusError, ShardError
 from optical_scale.recipes.convert import convert
-from optical_scale.shards.manifest import Dropped, read_manifest
+from optical_scale.recipes.inspect import inspect
+from optical_scale.shards.manifest import Dropped, Source, read_manifest
 from optical_scale.shards.reader import ShardFolder
 
 SOURCE = "A dog.\nA cat.\n\nA dog.\nA held out line!\n"
@@ -81,7 +83,7 @@ def test_a_bad_second_corpus_is_found_before_anything_is_written(corpus, monkeyp
     (corpus / "y.tl").write_text("Aso.\n")
     options = config(corpus)
     options["corpora"].append({"format": "moses", "name": "y", "source": "x.en", "target": "y.tl", "language": "tl"})
-    monkeypatch.setattr("optical_scale.recipes.convert.ShardWriter", None)
+    monkeypatch.setattr("optical_scale.recipes.convert.ShardFiles", None)
     with pytest.raises(CorpusError, match=r"has 5 lines, .* has 1"):
         convert(ConvertConfig.model_validate(options))
 
@@ -198,3 +200,20 @@ def test_the_shipped_configuration_converts_real_captions(tmp_path):
     assert run(path, f"folder={DATA / 'multi30k'}", "--output", tmp_path / "out") == 0
     assert read_manifest(tmp_path / "out").counts == {"cs": 1014, "de": 1014, "fr": 1014}
     assert ShardFolder(tmp_path / "out").read("de", 0).target.startswith("Eine Gruppe von Männern")
+
+
+def test_the_manifest_says_what_came_from_where_on_which_terms(corpus):
+    terms = {"license": "CC-BY-4.0", "origin": "https://example.org/news"}
+    options = config(corpus)
+    options["corpora"][0] |= terms
+    options["corpora"].append(options["corpora"][0] | {"language": "tl"})
+    options["corpora"].append(options["corpora"][0] | {"name": "other", "license": "", "origin": ""})
+    manifest = convert(ConvertConfig.model_validate(options))
+    assert manifest.sources == (
+        Source("tiny", {"sw": 3, "tl": 3}, "CC-BY-4.0", "https://example.org/news"),
+        Source("other", {"sw": 0}),
+    )
+    assert read_manifest(corpus / "out") == manifest
+    report = inspect(corpus / "out")
+    assert "tiny: license CC-BY-4.0, from https://example.org/news" in report
+    assert re.search(r"other +sw +pairs +0 +5 +blank 1, duplicate 4", report)

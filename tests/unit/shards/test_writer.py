@@ -1,5 +1,6 @@
 import hashlib
 import itertools
+import json
 import tarfile
 
 import pytest
@@ -8,7 +9,8 @@ import webdataset
 from optical_scale.errors import CorpusError, ShardError
 from optical_scale.shards.codec import encode
 from optical_scale.shards.manifest import Dropped, read_manifest
-from optical_scale.shards.writer import ShardWriter, write_shards
+from optical_scale.shards.samples import Samples
+from optical_scale.shards.writer import ShardFiles, write_shards
 from tests.unit.shards.support import images, pairs
 
 
@@ -83,11 +85,11 @@ def test_archives_are_complete(tmp_path):
 
 
 def test_dropped_records_are_recorded(tmp_path):
-    with ShardWriter(tmp_path / "out") as writer:
+    with ShardFiles(tmp_path) as files:
         for record in pairs(2):
-            writer.add(record)
-        writer.finish([Dropped("news", "sw", "blank", 5)])
-    assert read_manifest(tmp_path / "out").dropped == (Dropped("news", "sw", "blank", 5),)
+            files.add(Samples.of([record]))
+        files.finish([Dropped("news", "sw", "blank", 5)])
+    assert read_manifest(tmp_path).dropped == (Dropped("news", "sw", "blank", 5),)
 
 
 @pytest.mark.parametrize(
@@ -114,10 +116,36 @@ def test_an_error_of_the_corpus_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_forgetting_to_finish_is_a_bug_and_leaves_nothing(tmp_path):
-    with pytest.raises(AssertionError), ShardWriter(tmp_path / "out"):
-        pass
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("records", [mixed(), images(9)])
+@pytest.mark.parametrize(("saved", "cut"), [(0, 0), (1, 4), (5, 5), (6, 9)])
+def test_put_down_and_taken_up_gives_the_same_bytes(tmp_path, records, saved, cut):
+    """A state of before is gone back to, whatever was written since, whole shards included."""
+    samples = [Samples.of([record]) for record in records]
+    expected = write_shards(records, tmp_path / "whole", 2)
+    (tmp_path / "cut").mkdir()
+    with ShardFiles(tmp_path / "cut", 2) as files:
+        for sample in samples[:saved]:
+            files.add(sample)
+        state = json.loads(json.dumps(files.state()))
+        for sample in samples[saved:cut]:
+            files.add(sample)
+    with ShardFiles(tmp_path / "cut", 2, state) as files:
+        for sample in samples[saved:]:
+            files.add(sample)
+        assert files.finish() == expected
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("name", ["bitext-sw-000000.tar", "bitext-sw-000001.tar"])
+def test_files_that_changed_since_they_were_put_down_are_named(tmp_path, name, damage):
+    with ShardFiles(tmp_path, 2) as files:
+        for record in pairs(3):
+            files.add(Samples.of([record]))
+        state = files.state()
+    damage(tmp_path / name)
+    with pytest.raises(ShardError, match=rf"{name}: .*expected .* Start over with `--restart`"):
+        ShardFiles(tmp_path, 2, state)
 
 
 def test_existing_output_is_never_touched(tmp_path):
@@ -145,7 +173,7 @@ def test_a_full_disk_is_explained_and_leaves_nothing(tmp_path):
     sample = len(encode(pairs(1)[0]))
     resource.setrlimit(resource.RLIMIT_FSIZE, (10 * sample, limits[1]))
     try:
-        with pytest.raises(ShardError, match=r"cannot be written .*; nothing was kept"):
+        with pytest.raises(ShardError, match=r"cannot be written .* there is no such folder now"):
             write_shards(pairs(50), tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

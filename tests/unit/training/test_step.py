@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -6,7 +7,6 @@ import torch
 
 from optical_scale.batch import PairBatch, TokenBatch, TokenStates
 from optical_scale.engine.student import Update
-from optical_scale.errors import EngineError
 from optical_scale.losses.mse import PooledMSE
 from optical_scale.training.step import TrainStep
 from tests.support.processes import run_ranks
@@ -36,10 +36,11 @@ class TableEngine:
         if self.done % self.accumulation:
             return None
         norm = float(self.table.grad.norm())
-        with torch.no_grad():
-            self.table -= 0.1 * self.table.grad
+        if math.isfinite(norm):
+            with torch.no_grad():
+                self.table -= 0.1 * self.table.grad
         self.table.grad = None
-        return Update(norm, 0.1)
+        return Update(norm, 0.1, math.isfinite(norm))
 
 
 class FrozenTable(TableEngine):
@@ -99,14 +100,13 @@ def test_without_teacher_the_student_reads_both_sides():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("place", [0, 1])
-def test_a_loss_that_is_not_finite_stops_before_the_update(bad, place):
+def test_a_loss_that_is_not_finite_leaves_the_weights(bad, place):
     train, student = step(2)
     batches = [pairs([1, 2]), pairs([3, 4])]
     with torch.no_grad():
         student.table[1 + 2 * place] = bad
     before = student.table.detach().clone()
-    with pytest.raises(EngineError, match=r"the loss is nan [^)]*'k0'.* were not updated"):
-        train(batches)
+    assert re.match(r"the loss is nan [^)]*'k0'", train(batches).problem)
     torch.testing.assert_close(student.table.detach(), before, equal_nan=True)
 
 
@@ -117,12 +117,11 @@ def one_rank_is_broken():
     if dist.get_rank() == 1:
         with torch.no_grad():
             student.table[1] = math.nan
-    with pytest.raises(EngineError, match="the loss is nan"):
-        train([pairs([1, 2])])
-    if dist.get_rank() == 0:
-        assert student.table.isfinite().all()
+    before = student.table.detach().clone()
+    assert "the loss is nan" in train([pairs([1, 2])]).problem
+    torch.testing.assert_close(student.table.detach(), before, equal_nan=True)
 
 
 @pytest.mark.distributed
-def test_all_ranks_stop_when_one_is_broken():
+def test_no_rank_learns_when_one_is_broken():
     run_ranks("tests.unit.training.test_step", "one_rank_is_broken")
