@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -56,6 +57,10 @@ def bar(what: str, total: int | None = None, unit: str = "it", done: int = 0) ->
         yield advance
 
 
+def _not_finite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
 class MetricsFile:
     """Append-only JSON lines, one object per event, flushed at once so that a killed run loses nothing."""
 
@@ -64,8 +69,9 @@ class MetricsFile:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, event: str, values: Mapping[str, Any]) -> None:
-        """Append ``{"event": event, **values}``."""
-        self._file.write(json.dumps({"event": event, **values}, ensure_ascii=False) + "\n")
+        """Append ``{"event": event, **values}``; numbers that are not finite become null, which every reader knows."""
+        known = {name: None if _not_finite(value) else value for name, value in values.items()}
+        self._file.write(json.dumps({"event": event, **known}, ensure_ascii=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:

@@ -77,8 +77,13 @@ class TrainState:
         return replace(self, skipped=dict(Counter(self.skipped) + Counter(skipped)))
 
     def logged(self) -> "TrainState":
-        """Close the window of unlogged steps: their mean loss becomes a point of the learning curve."""
-        loss = sum(self.unlogged) / len(self.unlogged) if self.unlogged else math.nan
+        """Close the window of unlogged steps: their mean loss becomes a point of the learning curve.
+
+        Steps without an update have none; a window of nothing else leaves the curve as it is.
+        """
+        if not self.unlogged:
+            return self
+        loss = sum(self.unlogged) / len(self.unlogged)
         return replace(self, losses=(*self.losses, (self.step, loss)), unlogged=())
 
     def with_results(self, results: list[dict[str, Any]]) -> "TrainState":

@@ -178,10 +178,11 @@ class Trainer:
         self.state = self._counted(result)
         self.meter.add(micro_batches, result.values["loss"])
         if logged:
+            unlogged = bool(self.state.unlogged)
             self.state = self.state.logged()
             values = {
                 **result.values,
-                "loss": self.state.losses[-1][1],
+                "loss": self.state.losses[-1][1] if unlogged else result.values["loss"],
                 "gradient_norm": result.update.gradient_norm,
                 "learning_rate": result.update.learning_rate,
                 **self.meter.close(self.times.steps - self.state.step, self.step.phases.close()),

@@ -53,3 +53,11 @@ def test_metrics_are_on_disk_before_the_file_is_closed(tmp_path):
     lines = path.read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["step", "evaluation"]
     assert "größe" in lines[1]
+
+
+def test_numbers_that_are_not_finite_are_null_for_strict_readers(tmp_path):
+    file = MetricsFile(tmp_path / "metrics.jsonl")
+    file.write("step", {"loss": float("nan"), "norm": float("inf"), "step": 3})
+    file.close()
+    [line] = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line, parse_constant=pytest.fail) == {"event": "step", "loss": None, "norm": None, "step": 3}

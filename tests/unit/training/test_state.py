@@ -31,3 +31,11 @@ def test_json_round_trip_in_the_middle_of_a_window():
 def test_another_version_is_refused():
     with pytest.raises(CheckpointError, match="found version 99; this release reads 1"):
         TrainState.from_json(TrainState().to_json() | {"version": 99})
+
+
+def test_steps_without_update_count_and_leave_the_curve():
+    state = TrainState().after_step(2.0).after_non_finite().after_step(4.0).logged()
+    assert (state.step, state.non_finite, state.losses) == (3, 1, ((3, 3.0),))
+    alone = state.after_non_finite().logged()
+    assert (alone.step, alone.losses, alone.last_loss) == (4, ((3, 3.0),), 3.0)
+    assert TrainState.from_json(json.loads(json.dumps(alone.to_json()))) == alone
