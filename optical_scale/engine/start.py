@@ -11,6 +11,7 @@ import warnings
 import torch
 import torch.distributed as dist
 
+from optical_scale.engine.leftovers import remove_abandoned_buffers
 from optical_scale.engine.ops import require_communication_op
 from optical_scale.errors import EngineError
 from optical_scale.runtime.world import World
@@ -35,6 +36,8 @@ def start(world: World, *, seed: int) -> torch.device:
     device = _device(world)
     _threads(world, device)
     if device.type == "cpu":
+        if world.local_rank == 0:
+            remove_abandoned_buffers()
         require_communication_op()
         os.environ["DS_ACCELERATOR"] = "cpu"
     _default_rendezvous(world)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from optical_scale.engine.leftovers import abandoned_buffers
 from optical_scale.engine.ops import compiler, missing_tools, ninja, op_state, prebuild_ops
 from optical_scale.errors import EngineError
 from optical_scale.runtime.world import World
@@ -141,6 +142,11 @@ def _shared_memory() -> Finding:
     folder = Path("/dev/shm")
     if not folder.is_dir():
         return Finding("shared memory", "warning", f"no {folder}", "set stream.workers to 0")
+    if left := abandoned_buffers(folder):
+        size = sum(path.stat().st_size for path in left)
+        fix = "the next training on this machine's CPUs removes them"
+        found = f"{len(left)} buffers of killed processes take {size / _GIB:.1f} GiB of {folder}"
+        return Finding("shared memory", "warning", found, fix)
     fix = "in a container start it with --shm-size=8g (or --ipc=host); else set stream.workers to 0"
     return _space("shared memory", folder, _GIB, fix)
 
