@@ -23,6 +23,7 @@ VERBS = (
     "verify",
     "inspect",
     "index",
+    "upload",
     "tokenizer",
     "tokenize",
     "plan",
