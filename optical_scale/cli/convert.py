@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     from optical_scale.config.loading import load
     from optical_scale.recipes.convert import convert
     from optical_scale.recipes.convert_collection import convert_collection
+    from optical_scale.recipes.fetch_inputs import fetch_inputs
 
     files = [item for item in arguments.items if "=" not in item]
     overrides = [item for item in arguments.items if "=" in item]
@@ -63,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     if config.collection is None:
         convert(config, arguments.restart)
     else:
+        fetch_inputs(config)
         convert_collection(config.collection, config.folder, config.output)
     return 0
 

@@ -100,6 +100,8 @@ class ConvertConfig(Schema):
     """Folder to create; it must not hold anything."""
     folder: Path = Path()
     """Where relative paths of corpora and held-out files start; the current folder by default."""
+    remote: str | None = None
+    """URL that fsspec reads, as s3://bucket/corpora: what is named below and `folder` lacks is fetched from there."""
     corpora: list[Corpus] = []
     """All bitext, or all images."""
     collection: Collection | None = None

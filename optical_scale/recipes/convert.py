@@ -27,6 +27,7 @@ from optical_scale.errors import CorpusError
 from optical_scale.recipes.build_corpora import build_corpus, build_digests
 from optical_scale.recipes.encode_chunks import ChunkEncoder, Encoded, Packed, chunks, identity, records_in
 from optical_scale.recipes.examine import examine
+from optical_scale.recipes.fetch_inputs import fetch_inputs
 from optical_scale.runtime.files import sha256
 from optical_scale.runtime.log import bar
 from optical_scale.runtime.pool import cores, map_in_order
@@ -58,6 +59,7 @@ def convert(config: ConvertConfig, restart: bool = False) -> Manifest:
         WorkerError: a process was killed.
     """
     check_free(config.output)
+    fetch_inputs(config)
     corpora = [build_corpus(corpus, config.folder) for corpus in config.corpora]
     total = sum(corpus.count() for corpus in corpora)
     examine(config, corpora)
@@ -90,7 +92,7 @@ def _settings(config: ConvertConfig) -> dict[str, Any]:
     paths = (*filters.held_out, filters.tokenizer, None if model == "builtin" else model)
     named = [config.folder / path for path in paths if path is not None]
     return {
-        "config": config.model_dump(mode="json", exclude={"output", "processes", "misaligned"}),
+        "config": config.model_dump(mode="json", exclude={"output", "processes", "misaligned", "remote"}),
         "files": {str(path): sha256(path) for path in named if path.is_file()},
         "optical_scale": __version__,
         "unicode": unicodedata.unidata_version,

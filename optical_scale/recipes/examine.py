@@ -9,6 +9,7 @@ from optical_scale.corpora.alignment import find_misaligned
 from optical_scale.corpora.reader import CorpusReader
 from optical_scale.errors import CorpusError
 from optical_scale.recipes.build_corpora import build_language_id
+from optical_scale.runtime.log import progress
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,11 @@ def examine(config: ConvertConfig, corpora: Sequence[CorpusReader]) -> None:
         return
     pairs = zip(config.corpora, corpora, strict=True)
     apart = [reader for corpus, reader in pairs if isinstance(corpus, Moses | Opus | Parallel)]
-    found = [stretch for corpus in apart for stretch in find_misaligned(corpus)]
+    found = [
+        stretch
+        for corpus in apart
+        for stretch in find_misaligned(progress(corpus, f"compare sides of {corpus.name}", corpus.count(), "record"))
+    ]
     if found and config.misaligned == "error":
         raise CorpusError(
             f"{'; '.join(map(str, found))}; repair the files, leave these lines out, or set `misaligned: warn`"

@@ -1,19 +1,15 @@
 """A finished shard folder -> the same folder behind a URL, its manifest last."""
 
 import json
-import logging
-import time
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from optical_scale.errors import ShardError
+from optical_scale.runtime.attempts import attempt
 from optical_scale.runtime.log import progress
 from optical_scale.shards.index import index_path
 from optical_scale.shards.manifest import FILE_NAME, read_manifest
 from optical_scale.shards.verify import verify
-
-logger = logging.getLogger(__name__)
 
 
 def upload(folder: Path, url: str, *, attempts: int = 5, first_wait: float = 0.5) -> bool:
@@ -70,18 +66,16 @@ def _fingerprint(system: Any, root: str, url: str) -> str | None:
 
 
 def _copy(system: Any, source: Path, target: str, shown: str, attempts: int, first_wait: float) -> None:
-    waits = Random()
     size = source.stat().st_size
-    for attempt in range(1, attempts + 1):
-        try:
-            system.makedirs(target.rpartition("/")[0], exist_ok=True)
-            system.put_file(str(source), target)
-            system.invalidate_cache()
-            if (found := system.info(target)["size"]) != size:
-                raise OSError(f"{found:,} bytes arrived, expected {size:,}")
-            return
-        except Exception as error:  # file systems raise classes of their own
-            if attempt == attempts:
-                raise ShardError(f"{shown}: cannot be written in {attempts} attempts ({error}); try again") from error
-            logger.warning("%s: attempt %d failed (%s)", shown, attempt, error)
-            time.sleep(first_wait * 2 ** (attempt - 1) * waits.uniform(0.5, 1.0))
+
+    def put() -> None:
+        system.makedirs(target.rpartition("/")[0], exist_ok=True)
+        system.put_file(str(source), target)
+        system.invalidate_cache()
+        if (found := system.info(target)["size"]) != size:
+            raise OSError(f"{found:,} bytes arrived, expected {size:,}")
+
+    try:
+        attempt(put, shown, attempts, first_wait)
+    except Exception as error:  # file systems raise classes of their own
+        raise ShardError(f"{shown}: cannot be written in {attempts} attempts ({error}); try again") from error
