@@ -88,6 +88,18 @@ class Tmx(_Bitext):
     """How the file writes English, regions may follow."""
 
 
+class Xliff(_Bitext):
+    """Translations in XLIFF 1 or 2; English may be the source or the target."""
+
+    format: Literal["xliff"] = "xliff"
+    path: Path
+    """The file, plain or compressed."""
+    code: str = ""
+    """How the file writes the language, regions may follow; empty: as `language`."""
+    source_code: str = "en"
+    """How the file writes English, regions may follow."""
+
+
 class Bible(_Bitext):
     """Two Bibles in XML (CES), joined by verse."""
 
@@ -157,7 +169,7 @@ class CollectionPairs(_Bitext):
     """The folder; it must not be the one that the result is evaluated on."""
 
 
-Bitext = Moses | Opus | Table | JsonLines | Tmx | Bible | Squad | Parquet | Parallel | CollectionPairs
+Bitext = Moses | Opus | Table | JsonLines | Tmx | Xliff | Bible | Squad | Parquet | Parallel | CollectionPairs
 """Formats of sentence pairs."""
 
 Corpus = Annotated[Bitext | ImageCorpus, Field(discriminator="format")]

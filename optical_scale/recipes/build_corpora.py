@@ -17,6 +17,7 @@ from optical_scale.config.corpora import (
     Squad,
     Table,
     Tmx,
+    Xliff,
 )
 from optical_scale.config.image_corpora import (
     CaptionLines,
@@ -41,6 +42,7 @@ from optical_scale.corpora.scripts import ScriptShare, swapped_scripts
 from optical_scale.corpora.squad import SquadCorpus
 from optical_scale.corpora.table import TableCorpus
 from optical_scale.corpora.tmx import TmxCorpus
+from optical_scale.corpora.xliff import XliffCorpus
 from optical_scale.recipes.build_image_corpora import build_image_corpus
 
 
@@ -73,6 +75,9 @@ def build_corpus(config: Corpus, folder: Path) -> CorpusReader:
         case Tmx():
             path = folder / config.path
             return TmxCorpus(config.name, path, config.language, config.code, config.source_code)
+        case Xliff():
+            path = folder / config.path
+            return XliffCorpus(config.name, path, config.language, config.code, config.source_code)
         case Bible():
             return BibleCorpus(config.name, folder / config.source, folder / config.target, config.language)
         case Squad():

@@ -147,6 +147,15 @@ def tmx(folder):
     return {"format": "tmx", "name": "c", "path": "x.tmx", "language": "sw"}
 
 
+def xliff(folder):
+    units = [
+        f"<trans-unit><source>{source}</source>\n<target>{target}</target></trans-unit>" for source, target in PAIRS
+    ]
+    head = '<xliff><file source-language="en-US" target-language="sw">'
+    (folder / "x.xlf").write_text("\n".join([head, *units, "</file></xliff>"]), encoding="utf-8")
+    return {"format": "xliff", "name": "c", "path": "x.xlf", "language": "sw"}
+
+
 def bible(folder):
     for side, code in enumerate(("en", "sw")):
         verses = [f'<seg id="b.GEN.1.{n}" type="verse">\n{pair[side]}\n</seg>' for n, pair in enumerate(PAIRS, start=1)]
@@ -199,6 +208,7 @@ FORMATS = {
     "table": Format(table, "x.tsv"),
     "jsonl": Format(jsonl, "x.jsonl"),
     "tmx": Format(tmx, "x.tmx", complaint=":2: not well-formed XML"),
+    "xliff": Format(xliff, "x.xlf", complaint=":2: not well-formed XML"),
     "bible": Format(bible, "sw.xml", complaint=":2: not well-formed XML"),
     "squad": Format(squad, "sw.json"),
     "parquet": Format(parquet, "x.parquet", complaint=": cannot be read"),

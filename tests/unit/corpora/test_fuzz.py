@@ -25,6 +25,7 @@ from optical_scale.corpora.reader import LeftOut  # noqa: E402
 from optical_scale.corpora.squad import SquadCorpus  # noqa: E402
 from optical_scale.corpora.table import TableCorpus  # noqa: E402
 from optical_scale.corpora.tmx import TmxCorpus  # noqa: E402
+from optical_scale.corpora.xliff import XliffCorpus  # noqa: E402
 from optical_scale.errors import OpticalScaleError  # noqa: E402
 from optical_scale.shards.codec import encode  # noqa: E402
 
@@ -44,7 +45,9 @@ WORDS += [
     b"a.jpg#0\tA man", b"../a.jpg#1\tx", b"/a|0|b", b"image_name| comment_number| comment\n", b"image,caption\n", b"#",
     b"]}", b'{"image/key": "k", "sw": {"caption": ["a"]}}', b'{"images": [', b'{"filename": "a.jpg", "split": "s",',
     b'"sentences": [{"raw": "a", "sentid": 1}]', b"|", PNG, b"GIF89a\x02\x00\x02\x00\x00\x00\x00", b"\xff\xd8\xff\xe0",
-    b"RIFF\x00\x00\x00\x00WEBPVP8 ", b"</annotation>", b"</bndbox></object>", b"<scene>1</scene>",
+    b"RIFF\x00\x00\x00\x00WEBPVP8 ", b"</annotation>",
+    b'<file source-language="en" target-language="sw">', b"<trans-unit>", b"<source>", b"</source>", b"<target>",
+    b"</target>", b"</trans-unit>", b"<alt-trans>", b"<segment>", b"</bndbox></object>", b"<scene>1</scene>",
 ]  # fmt: skip
 CONTENT = st.one_of(CONTENT, st.lists(st.sampled_from(WORDS), max_size=40).map(b"".join))
 
@@ -71,6 +74,7 @@ READERS = {
     "parquet": lambda path: ParquetCorpus("f", path, "sw", "en", "sw"),
     "squad": lambda path: SquadCorpus("f", path, path, "sw"),
     "tmx": lambda path: TmxCorpus("f", path, "sw"),
+    "xliff": lambda path: XliffCorpus("f", path, "sw"),
 }
 
 
