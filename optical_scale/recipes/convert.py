@@ -26,7 +26,7 @@ from optical_scale.corpora.seen import SeenDigests
 from optical_scale.errors import CorpusError
 from optical_scale.recipes.build_corpora import build_corpus, build_digests
 from optical_scale.recipes.encode_chunks import ChunkEncoder, Encoded, Packed, chunks, identity, records_in
-from optical_scale.recipes.examine import examine
+from optical_scale.recipes.examine import examined
 from optical_scale.recipes.fetch_inputs import fetch_inputs
 from optical_scale.runtime.files import sha256
 from optical_scale.runtime.log import bar
@@ -62,16 +62,16 @@ def convert(config: ConvertConfig, restart: bool = False) -> Manifest:
     fetch_inputs(config)
     corpora = [build_corpus(corpus, config.folder) for corpus in config.corpora]
     total = sum(corpus.count() for corpus in corpora)
-    examine(config, corpora)
     found = chunks(itertools.chain.from_iterable(map(items, corpora)))
     with contextlib.ExitStack() as stack:
         with disk_errors_explained(config.output):
             unfinished = stack.enter_context(Unfinished(config.output, _settings(config), restart))
             conversion = stack.enter_context(_Conversion(config, total, unfinished))
-        advance = stack.enter_context(bar("convert", total, "record"))
-        advance(conversion.skip(found), "")
-        for number in conversion.run(found):
-            advance(number, "")
+        aside = _processes(config, total) > 1
+        with examined(config, corpora, aside), bar("convert", total, "record") as advance:
+            advance(conversion.skip(found), "")
+            for number in conversion.run(found):
+                advance(number, "")
         with disk_errors_explained(config.output):
             manifest = conversion.finish()
             unfinished.appear()
@@ -99,6 +99,12 @@ def _settings(config: ConvertConfig) -> dict[str, Any]:
     }
 
 
+def _processes(config: ConvertConfig, records: int) -> int:
+    """Worker processes for so many records."""
+    weight = 1 if isinstance(config.corpora[0], Bitext) else IMAGE_WORK
+    return config.processes or min(cores(), 1 + records * weight // _WORTH_A_PROCESS)
+
+
 class _Conversion(contextlib.ExitStack):
     """Samples on their way into the shards, and all that an interruption must not lose."""
 
@@ -107,6 +113,7 @@ class _Conversion(contextlib.ExitStack):
         self._config, self._total, self._unfinished = config, total, unfinished
         state = unfinished.state or {}
         self._items: int = state.get("items", 0)
+        self._processes = _processes(config, total - self._items)
         self._identity: str = state.get("identity", "")
         self._counts = DropCounts(**state.get("records", {}))
         self._read = hashlib.blake2b(digest_size=16)
@@ -149,18 +156,13 @@ class _Conversion(contextlib.ExitStack):
                 ahead.append((records_in(chunk), self._read.hexdigest()))
                 yield chunk
 
-        for encoded in map_in_order(partial(ChunkEncoder, self._config), noted(), self._processes()):
+        for encoded in map_in_order(partial(ChunkEncoder, self._config), noted(), self._processes):
             number, self._identity = ahead.popleft()
             self._items += number
             with disk_errors_explained(self._config.output):
                 self._take(encoded)
                 self._unfinished.save_if_due(self._state)
             yield number
-
-    def _processes(self) -> int:
-        weight = 1 if isinstance(self._config.corpora[0], Bitext) else IMAGE_WORK
-        work = (self._total - self._items) * weight
-        return self._config.processes or min(cores(), 1 + work // _WORTH_A_PROCESS)
 
     def _take(self, encoded: Encoded) -> None:
         self._counts.add(encoded.counts)

@@ -8,8 +8,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import get_context
-from typing import Any, TypeVar
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, Generic, TypeVar
 
 from optical_scale.errors import WorkerError
 
@@ -64,12 +67,70 @@ def map_in_order(
         pool.shutdown(cancel_futures=True)
 
 
+class Aside(Generic[Result]):
+    """One call in a process of its own, beside what this one does; leaving the block ends it, finished or not.
+
+    Args:
+        function: what to call; picklable, as are its arguments, its result and its errors.
+        arguments: its arguments.
+        named: its keyword arguments.
+    """
+
+    def __init__(self, function: Callable[..., Result], *arguments: Any, **named: Any) -> None:
+        context = get_context("spawn")
+        self._answer, answer = context.Pipe(duplex=False)
+        self._process = context.Process(
+            target=_aside, args=(answer, os.getpid(), partial(function, *arguments, **named)), daemon=True
+        )
+        self._process.start()
+        answer.close()
+
+    def __enter__(self) -> "Aside[Result]":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        self._process.join()
+        self._answer.close()
+
+    def result(self) -> Result:
+        """What the call returned, once it has; call this once.
+
+        Raises:
+            WorkerError: its process ended without a result.
+            Exception: whatever the function raised.
+        """
+        try:
+            result, error = self._answer.recv()
+        except EOFError:
+            raise WorkerError(
+                "a process ended without a result; it was killed, perhaps because memory ran out"
+            ) from None
+        if error is not None:
+            raise error
+        return result  # type: ignore[no-any-return]
+
+
+def _aside(answer: Connection, parent: int, call: Callable[[], Any]) -> None:
+    _follow(parent)
+    try:
+        answer.send((call(), None))
+    except Exception as error:
+        answer.send((None, error))
+
+
 def _begin(make: Callable[[], Callable[[Any], Any]], parent: int) -> None:
-    """Leave Ctrl-C, which the terminal sends to all processes, to the parent; end when it is gone."""
     global _make
+    _follow(parent)
+    _make = make
+
+
+def _follow(parent: int) -> None:
+    """Leave Ctrl-C, which the terminal sends to all processes, to the parent; end when it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _make = make
 
 
 def _end_with(parent: int) -> None:

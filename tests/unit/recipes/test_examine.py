@@ -5,7 +5,7 @@ import pytest
 from optical_scale.config.convert import ConvertConfig
 from optical_scale.errors import CorpusError
 from optical_scale.recipes.build_corpora import build_corpus
-from optical_scale.recipes.examine import examine
+from optical_scale.recipes.examine import examined
 
 
 def setting(folder, **options):
@@ -19,13 +19,20 @@ def setting(folder, **options):
     return config, [build_corpus(corpus, config.folder) for corpus in config.corpora]
 
 
-def test_misalignment_is_a_warning_an_error_or_nothing(tmp_path, caplog):
+def examine(config, corpora, **options):
+    with examined(config, corpora, **options):
+        pass
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_misalignment_is_a_warning_an_error_or_nothing(tmp_path, caplog, aside):
     caplog.set_level(logging.WARNING, logger="optical_scale")
-    examine(*setting(tmp_path))
+    with examined(*setting(tmp_path), aside=aside):
+        assert len(caplog.messages) == (0 if aside else 1)
     (warning,) = caplog.messages
     assert "a (brx): 400 pairs, about a-brx-00000201 to a-brx-00000600, look shifted by -1 lines" in warning
     with pytest.raises(CorpusError, match=r"shifted by -1 lines .*; repair the files"):
-        examine(*setting(tmp_path, misaligned="error"))
+        examine(*setting(tmp_path, misaligned="error"), aside=aside)
     caplog.clear()
     examine(*setting(tmp_path, misaligned="ignore"))
     assert caplog.messages == []

@@ -9,7 +9,7 @@ from itertools import count, islice
 import pytest
 
 from optical_scale.errors import CorpusError, ImageError, WorkerError
-from optical_scale.runtime.pool import cores, map_in_order
+from optical_scale.runtime.pool import Aside, cores, map_in_order
 
 
 class Slow:
@@ -63,6 +63,17 @@ def test_an_error_at_the_start_is_told(processes):
 def test_a_killed_process_is_an_error_not_a_hang():
     with pytest.raises(WorkerError, match="one of 2 worker processes ended without a result"):
         list(map_in_order(make_die, range(9), 2))
+
+
+def test_a_call_aside_answers_raises_or_ends_with_the_block():
+    begun = time.monotonic()
+    with Aside(time.sleep, 600), Aside(pow, 3, exp=2) as power, Aside(Slow, bad="start") as bad, Aside(die, 0) as dead:
+        assert power.result() == 9
+        with pytest.raises(CorpusError, match="cannot start"):
+            bad.result()
+        with pytest.raises(WorkerError, match="ended without a result"):
+            dead.result()
+    assert time.monotonic() - begun < 300
 
 
 def test_this_machine_has_cores():
