@@ -1,6 +1,6 @@
 """The vectors of a document collection on disk: made by all ranks, read in place by mapping files into memory.
 
-A folder holds for every rank that wrote it ``tokens.R.bin`` (half-precision rows of unit vectors), ``dense.R.npy``
+A folder holds for every rank that wrote it ``tokens.R.bin`` (half-precision rows of unit vectors), ``dense.R.bin``
 (float32, one pooled vector per passage), ``lengths.R.npy`` (tokens of each passage) and ``passages.R.npy`` (passages of
 each document); ``manifest.json`` is written last. Ranks need one file system that all of them see.
 """
@@ -8,6 +8,7 @@ each document); ``manifest.json`` is written last. Ranks need one file system th
 import json
 import shutil
 import tempfile
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from optical_scale.runtime.files import sync_folder, write_json
 from optical_scale.runtime.log import progress
 from optical_scale.runtime.world import World
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 Precision = Literal["float16", "bfloat16"]
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 _DOCUMENTS_PER_ROUND = 512
@@ -108,16 +109,10 @@ class _Part:
         self._dtype = dtype
         self.passages_K: NDArray[np.int64] = np.load(folder / f"passages.{rank}.npy")
         self._lengths_P: NDArray[np.int64] = np.load(folder / f"lengths.{rank}.npy")
-        self._dense_PD = np.load(folder / f"dense.{rank}.npy", mmap_mode="c" if len(self._lengths_P) else None)
         self._token_P = np.concatenate([[0], np.cumsum(self._lengths_P)])
         self._passage_K = np.concatenate([[0], np.cumsum(self.passages_K)])
-        tokens, path = int(self._token_P[-1]), folder / f"tokens.{rank}.bin"
-        if path.stat().st_size != tokens * width * 2 or len(self._dense_PD) != len(self._lengths_P):
-            raise EvaluationError(
-                f"{path}: {path.stat().st_size:,} bytes for {tokens:,} tokens of width {width}; delete the folder"
-            )
-        # Mode "c" gives memory that torch may regard as writable; the file itself never changes.
-        self._tokens_TD = np.memmap(path, np.int16, "c", shape=(tokens, width)) if tokens else None
+        self._tokens_TD = _mapped(folder / f"tokens.{rank}.bin", np.dtype(np.int16), int(self._token_P[-1]), width)
+        self._dense_PD = _mapped(folder / f"dense.{rank}.bin", np.dtype(np.float32), len(self._lengths_P), width)
 
     def cuts(self, tokens: int) -> Iterator[tuple[int, int]]:
         """Borders of blocks of documents with at most ``tokens`` tokens each."""
@@ -131,7 +126,6 @@ class _Part:
     def block(self, start: int, stop: int, offset: int, device: torch.device | str) -> Block:
         """Documents ``start`` to ``stop``, the first document of the part having the position ``offset``."""
         first, last = (int(self._passage_K[at]) for at in (start, stop))
-        assert self._tokens_TD is not None, "a part without tokens has no block"
         rows = torch.from_numpy(self._tokens_TD[self._token_P[first] : self._token_P[last]]).view(self._dtype)
         document_P = np.repeat(np.arange(start, stop) + offset, self.passages_K[start:stop])
         return Block(
@@ -142,6 +136,19 @@ class _Part:
             ),
             torch.from_numpy(document_P).to(device),
         )
+
+
+def _mapped(path: Path, dtype: np.dtype[Any], rows: int, width: int) -> NDArray[Any]:
+    """The rows of a file, in place.
+
+    Raises:
+        EvaluationError: it has another size.
+    """
+    size = path.stat().st_size
+    if size != rows * width * dtype.itemsize:
+        raise EvaluationError(f"{path}: {size:,} bytes for {rows:,} rows of width {width}; delete the folder")
+    # Mode "c" gives memory that torch may regard as writable; the file itself never changes. Nothing cannot be mapped.
+    return np.memmap(path, dtype, "c", shape=(rows, width)) if rows else np.empty((0, width), dtype)
 
 
 def write_token_matrices(
@@ -158,7 +165,7 @@ def write_token_matrices(
     """Encode a collection over all ranks and write it; the folder appears whole or not at all.
 
     Every rank takes a contiguous share and makes the same number of forward passes, which sharded encoders need.
-    Memory: one round of documents, and the dense vectors of the share; token vectors go to disk at once.
+    Memory: one round of documents; vectors go to disk at once.
 
     Args:
         folder: to create, on a file system that all ranks see.
@@ -226,11 +233,13 @@ def _write_part(
 ) -> int:
     """Write this rank's files; returns the width of the vectors."""
     share = share_of(len(texts), world)
-    counts: list[int] = []
-    lengths: list[NDArray[np.int64]] = []
-    dense: list[NDArray[np.float32]] = []
+    # One growing block each: small arrays kept between the large ones of every round would scatter over the heap.
+    counts, lengths = array("q"), array("q")
     width = 0
-    with (folder / f"tokens.{world.rank}.bin").open("wb") as file:
+    with (
+        (folder / f"tokens.{world.rank}.bin").open("wb") as file,
+        (folder / f"dense.{world.rank}.bin").open("wb") as dense,
+    ):
         for start in progress(range(share.start, share.stop, _DOCUMENTS_PER_ROUND), "encode", None, unit="round"):
             stop = min(start + _DOCUMENTS_PER_ROUND, share.stop)
             pieces = [split_passages(texts[at], passage_words) for at in range(start, min(stop, len(texts)))]
@@ -243,10 +252,9 @@ def _write_part(
                 kept = encode(filled, encode_texts, batch_size=batch_size, world=World()).span(0, len(passages))
                 width = kept.x_TD.shape[1]
                 kept.x_TD.to(dtype).contiguous().cpu().view(torch.int16).numpy().tofile(file)
-            counts += [len(document) for document in pieces]
-            lengths.append(kept.lengths.cpu().numpy())
-            dense.append(kept.dense_ID.float().cpu().numpy())
-    np.save(folder / f"passages.{world.rank}.npy", np.array(counts, dtype=np.int64))
-    np.save(folder / f"lengths.{world.rank}.npy", np.concatenate(lengths))
-    np.save(folder / f"dense.{world.rank}.npy", np.concatenate(dense))
+                kept.dense_ID.float().cpu().numpy().tofile(dense)
+            counts.extend(len(document) for document in pieces)
+            lengths.extend(kept.lengths.tolist())
+    np.save(folder / f"passages.{world.rank}.npy", np.array(counts, np.int64))
+    np.save(folder / f"lengths.{world.rank}.npy", np.array(lengths, np.int64))
     return width
