@@ -2,7 +2,7 @@
 
     python benchmarks/low_resource.py --data ../shared/data --output studies/data
 
-Writes text files, shards and tokenizers for two settings:
+Writes text files, shards and tokenizers for three settings:
 
 - ``tico``: TICO-19 in Swahili, Hausa, Tagalog and Marathi; the last 400 lines are validation. Not Somali: from about
   line 600 on its lines are not those of the English file (their lengths correlate by 0.04 to 0.34, where the other
@@ -10,8 +10,11 @@ Writes text files, shards and tokenizers for two settings:
 - ``captions``: Multi30k in German, French, Czech and Portuguese with 1,500 pairs each, and in Bodo, Guarani, Quechua
   and Aymara with 300 each; the first 400 lines of its validation part are validation. (Portuguese and the last four
   come from extensions of Multi30k; Guarani, Quechua and Aymara are machine-made.)
+- ``news``: LAFAND-MT in Hausa, Igbo, Yoruba, Zulu and Twi, 3,023 to 6,856 pairs each; the first 300 lines of its
+  development part are validation. Beside it the collection ``afriqa``: questions in these languages, as their speakers
+  asked them and as people put them into English, and the English passages of Wikipedia that answer them.
 
-Every language of a setting has the same English validation text, so that languages differ in nothing else.
+Every language of the first two has the same English validation text, so that languages differ in nothing else.
 """
 
 import argparse
@@ -76,6 +79,36 @@ def captions(data: Path, folder: Path) -> list[str]:
     return [*HIGH, *LOW]
 
 
+NEWS = {"ha": "hau", "ig": "ibo", "yo": "yor", "zu": "zul", "tw": "twi"}
+
+
+def news(data: Path, folder: Path) -> list[str]:
+    """LAFAND-MT, and the collection of AfriQA in the same languages."""
+    for language, code in NEWS.items():
+        for part, name, count in (("train", "train", None), ("dev", "validation", 300)):
+            english, other = (
+                lines(data / "lafand-mt" / f"en-{code}" / f"{part}.{side}")[:count] for side in ("en", code)
+            )
+            write_pair(folder, name, language, english, other)
+    passages = {
+        language: [
+            {"format": "afriqa", "path": str(path.resolve())}
+            for path in sorted((data / "afriqa" / "gold_passages" / code).glob("*.json"))
+        ]
+        for language, code in NEWS.items()
+    }
+    collection = {
+        "name": "afriqa",
+        "documents": [file for files in passages.values() for file in files],
+        # Development questions, of Yoruba those for training: the ids of both start at 0.
+        "languages": {language: {"topics": files[:1], "judgements": files[:1]} for language, files in passages.items()},
+    }
+    path = folder.parent / "afriqa.yaml"
+    write_json(path, {"output": str(folder.parent / "afriqa"), "collection": collection})
+    run("convert", str(path))
+    return list(NEWS)
+
+
 def conversion(folder: Path, name: str, part: str, languages: list[str]) -> dict[str, object]:
     """What `optical-scale convert` is told; training pairs that occur in validation are left out."""
     text = folder.resolve() / "text"
@@ -95,14 +128,16 @@ def conversion(folder: Path, name: str, part: str, languages: list[str]) -> dict
 
 
 def main() -> None:
-    """Prepare both settings."""
+    """Prepare the settings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
+    settings = {"tico": tico, "captions": captions, "news": news}
+    parser.add_argument("--settings", nargs="+", choices=settings, default=list(settings))
     arguments = parser.parse_args()
-    for name, prepare in (("tico", tico), ("captions", captions)):
+    for name in arguments.settings:
         folder = arguments.output / name
-        languages = prepare(arguments.data, folder / "text")
+        languages = settings[name](arguments.data, folder / "text")
         for part in ("train", "validation"):
             write_json(folder / f"{part}.yaml", conversion(folder, name, part, languages))  # JSON is YAML
             run("convert", str(folder / f"{part}.yaml"))
