@@ -69,6 +69,12 @@ class Logging(Schema):
     peak_teraflops: PositiveFloat | None = None
     """What a device can do at most, in 1e12 operations per second, for the logged share of it (`mfu`); null knows
     common GPUs in 16-bit types and logs no share on others."""
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = []
+    """Shown there too, beside metrics.jsonl. Addresses and keys come from their own environment variables."""
+    project: str = "optical_scale"
+    """Project of W&B, experiment of MLflow."""
+    name: str | None = None
+    """Name of the run there; null: that of the run folder."""
 
 
 class EvaluationTimes(Schema):

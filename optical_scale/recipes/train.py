@@ -43,6 +43,7 @@ from optical_scale.training.reference import TEXTS, write_reference
 from optical_scale.training.selection import Selection
 from optical_scale.training.state import FINISHED, TrainState
 from optical_scale.training.step import TrainStep
+from optical_scale.training.trackers import Tracked, check_installed, mlflow, tensorboard, wandb
 from optical_scale.training.trainer import Times, Trainer
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ def train(config: TrainConfig) -> TrainState:
     world = World.from_env()
     for part in config.towers().values():
         accumulation(part, world)
+    check_installed(config.logging.trackers)
     # Forked loader workers and threaded tokenizers do not mix; each rank tokenises in its own process.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     device = start(world, seed=config.seed)
@@ -263,7 +265,11 @@ def _selection(config: TrainConfig) -> Selection | None:
 def _hooks(config: TrainConfig, world: World, steps: int) -> list[Hook]:
     if not world.is_main:
         return []
-    return [Console(steps), Metrics(log.MetricsFile(config.run / "metrics.jsonl"))]
+    name, shown = config.logging.name or config.run.resolve().name, config.model_dump(mode="json")
+    to = config.run, config.logging.project, name, shown
+    known = {"tensorboard": lambda: tensorboard(config.run), "wandb": lambda: wandb(*to), "mlflow": lambda: mlflow(*to)}
+    trackers = [Tracked(tracker, known[tracker]()) for tracker in config.logging.trackers]
+    return [Console(steps), Metrics(log.MetricsFile(config.run / "metrics.jsonl")), *trackers]
 
 
 def _reference(tower: Tower, stream: StreamLoader) -> TokenBatch | PatchBatch:

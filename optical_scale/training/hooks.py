@@ -20,6 +20,9 @@ class Hook(Protocol):
     def evaluated(self, state: TrainState, results: list[dict[str, Any]]) -> None:
         """An evaluation has finished."""
 
+    def ended(self, finished: bool) -> None:
+        """No more events: the last step was taken, or the run was asked to stop before."""
+
 
 class Console:
     """One line per logged step and per evaluation."""
@@ -37,6 +40,9 @@ class Console:
         for task, rows in groupby(sorted(results, key=_task), _task):
             shown = "  ".join(f"{row['language']} {row['metrics'][task[0]]:.3f}" for row in rows)
             logger.info("after step %d  %s of %-32s %s", state.step, task[0], " ".join(filter(None, task[1:])), shown)
+
+    def ended(self, finished: bool) -> None:
+        """Nothing to close."""
 
 
 def _task(result: Mapping[str, Any]) -> tuple[str, ...]:
@@ -59,3 +65,7 @@ class Metrics:
         """Append an ``evaluation`` event per result."""
         for result in results:
             self.file.write("evaluation", {"step": state.step, **result})
+
+    def ended(self, finished: bool) -> None:
+        """Close the file."""
+        self.file.close()

@@ -148,6 +148,8 @@ class Trainer:
                     break
         self.loader.close()
         self.finished = self._over()
+        for hook in self.hooks:
+            hook.ended(self.finished)
         return self.state
 
     def _over(self) -> bool:
