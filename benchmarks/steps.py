@@ -50,6 +50,7 @@ def write_pairs(shards: Path, language: str, path: Path, count: int) -> None:
 
 def peer(folder: Path, teacher: Path, steps: int, both_sides: bool) -> None:
     """In each of the peer's processes: train; rank 0 prints what it took."""
+    import pyarrow
     from datasets import Dataset
     from sentence_transformers import (
         SentenceTransformer,
@@ -80,13 +81,15 @@ def peer(folder: Path, teacher: Path, steps: int, both_sides: bool) -> None:
             self.last = time.perf_counter()
 
     clock = Clock()
+    # A fingerprint is given, since computing one fails with some versions of pyarrow.
+    dataset = Dataset(pyarrow.table(columns), fingerprint="pairs")
     model = SentenceTransformer(str(folder / "student"), device="cpu")
     settings = SentenceTransformerTrainingArguments(
         output_dir=str(folder / "peer"), per_device_train_batch_size=ROWS, max_steps=steps, learning_rate=1e-4,
         save_strategy="no", logging_steps=10, report_to=[], use_cpu=True, ddp_backend="gloo", disable_tqdm=True,
     )  # fmt: skip
     trainer = SentenceTransformerTrainer(
-        model=model, args=settings, train_dataset=Dataset.from_dict(columns), loss=MSELoss(model), callbacks=[clock]
+        model=model, args=settings, train_dataset=dataset, loss=MSELoss(model), callbacks=[clock]
     )
     trainer.train()
     if os.environ["RANK"] == "0":
@@ -96,18 +99,27 @@ def peer(folder: Path, teacher: Path, steps: int, both_sides: bool) -> None:
 
 def ours(folder: Path, name: str, arguments: argparse.Namespace, *overrides: str) -> float:
     """Seconds of a step."""
-    backbones = [
-        f"{side}.backbone={{kind: text, pretrained: {path}, max_tokens: 64}}"
-        for side, path in (("teacher", arguments.teacher), ("student", folder / "student"))
-    ]
-    words = [
-        f"run={folder / name}", *backbones, "student.backbone.dropout=0.1", "teacher.engine.zero_stage=0",
-        "student.engine.zero_stage=0",
-        f"stream.sources=[{{shards: {arguments.shards}, languages: [{arguments.language}]}}]",
-        f"stream.pairs_per_step={2 * ROWS}", f"stream.micro_batch_pairs={ROWS}", "objective={name: mse}",
-        f"optimization={{steps: {arguments.steps}, learning_rate: 1e-4}}", f"logging.every={FIRST}", *overrides,
-    ]  # fmt: skip
-    launch([sys.executable, "-m", "torch.distributed.run"], ["-m", "optical_scale", "train", *words])
+    text = {"kind": "text", "max_tokens": 64}
+    sides = {"teacher": arguments.teacher, "student": folder / "student"}
+    config: dict[str, Any] = {
+        side: {"backbone": text | {"pretrained": str(path)}, "engine": {"zero_stage": 0}}
+        for side, path in sides.items()
+    }
+    config |= {
+        "run": str(folder / name),
+        "stream": {
+            "sources": [{"shards": str(arguments.shards), "languages": [arguments.language]}],
+            "pairs_per_step": 2 * ROWS,
+            "micro_batch_pairs": ROWS,
+        },
+        "objective": {"name": "mse"},
+        "optimization": {"steps": arguments.steps, "learning_rate": 1e-4},
+        "logging": {"every": FIRST},
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
+    words = ["-m", "optical_scale", "train", str(path), *overrides]
+    launch([sys.executable, "-m", "torch.distributed.run"], words)
     rows = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     rates = [row["pairs_per_second_per_rank"] for row in rows if row["event"] == "step" and row["step"] > FIRST]
     return sum(ROWS / rate for rate in rates) / len(rates)
