@@ -76,6 +76,22 @@ class JsonLines(_Bitext):
     """Field of the other side."""
 
 
+class Lists(_Bitext):
+    """Queries with passages that answer them and passages that do not, as JSON lines; `language` is the queries'."""
+
+    format: Literal["lists"] = "lists"
+    path: Path
+    """The file, plain or compressed."""
+    query: str = "query"
+    """Field of the query."""
+    positives: str = "pos"
+    """Field of the passages that answer it, a text or a list; each makes a pair, whose English side it is."""
+    negatives: Annotated[list[str], Field(min_length=1)] = ["neg"]
+    """Fields of passages that do not, texts or lists: [neg], or [negative_1, negative_2]."""
+    scores: list[str] = []
+    """Fields of scores of all of them in this order, best a cross-encoder's: [scores], or [pos_scores, neg_scores]."""
+
+
 class Tmx(_Bitext):
     """A translation memory in TMX."""
 
@@ -169,7 +185,7 @@ class CollectionPairs(_Bitext):
     """The folder; it must not be the one that the result is evaluated on."""
 
 
-Bitext = Moses | Opus | Table | JsonLines | Tmx | Xliff | Bible | Squad | Parquet | Parallel | CollectionPairs
+Bitext = Moses | Opus | Table | JsonLines | Lists | Tmx | Xliff | Bible | Squad | Parquet | Parallel | CollectionPairs
 """Formats of sentence pairs."""
 
 Corpus = Annotated[Bitext | ImageCorpus, Field(discriminator="format")]

@@ -10,6 +10,7 @@ from optical_scale.config.corpora import (
     CollectionPairs,
     Corpus,
     JsonLines,
+    Lists,
     Moses,
     Opus,
     Parallel,
@@ -32,6 +33,7 @@ from optical_scale.corpora.duplicates import PairDigests
 from optical_scale.corpora.filters import HeldOut, LengthBounds, LengthRatio, Rule, TokenRatio, untranslated
 from optical_scale.corpora.jsonl import JsonLinesCorpus
 from optical_scale.corpora.language_id import LanguageId
+from optical_scale.corpora.lists import ListsCorpus
 from optical_scale.corpora.moses import MosesCorpus
 from optical_scale.corpora.near import NearDigests
 from optical_scale.corpora.opus import OpusCorpus
@@ -72,6 +74,9 @@ def build_corpus(config: Corpus, folder: Path) -> CorpusReader:
         case JsonLines():
             path = folder / config.path
             return JsonLinesCorpus(config.name, path, config.language, config.source, config.target)
+        case Lists():
+            fields = config.query, config.positives, tuple(config.negatives), tuple(config.scores)
+            return ListsCorpus(config.name, folder / config.path, config.language, *fields)
         case Tmx():
             path = folder / config.path
             return TmxCorpus(config.name, path, config.language, config.code, config.source_code)
