@@ -63,6 +63,11 @@ states_BTD = model(**processor(image, return_tensors="pt")).last_hidden_state
 
 
 def _prompt(contract: EncoderContract) -> str:
+    if contract.passage_prefix is not None and contract.passage_prefix != contract.prefix:
+        return (
+            f"`{contract.passage_prefix}` is put before every input by default, as passages need it; for queries pass "
+            f'`prompt_name="query"`, which puts `{contract.prefix}`. '
+        )
     return f"`{contract.prefix}` is put before every input by default. " if contract.prefix else ""
 
 
@@ -93,6 +98,8 @@ For MaxSim, {contract.mask_rule}.
 
 def _continue(name: str, contract: EncoderContract) -> str:
     prefix = f', "prefix": "{contract.prefix}"' if contract.prefix else ""
+    if contract.passage_prefix is not None:
+        prefix += f', "passage_prefix": "{contract.passage_prefix}"'
     return f"""As a teacher or the start of a student, in a configuration of `optical-scale train`:
 
 ```yaml

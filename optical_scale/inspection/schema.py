@@ -154,7 +154,7 @@ class Terms(_Model):
 
 
 class Parts(_Model):
-    """Boxes or phrases that were left out of images that were kept; never part of an :class:`Account`."""
+    """Boxes, phrases or negatives that were left out of records that were kept; never part of an :class:`Account`."""
 
     corpus: str
     reason: str

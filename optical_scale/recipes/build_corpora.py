@@ -28,6 +28,7 @@ from optical_scale.config.image_corpora import (
     Karpathy,
 )
 from optical_scale.corpora.bible import BibleCorpus
+from optical_scale.corpora.collections.candidates import Mining
 from optical_scale.corpora.collections.pairs import CollectionCorpus
 from optical_scale.corpora.duplicates import PairDigests
 from optical_scale.corpora.filters import HeldOut, LengthBounds, LengthRatio, Rule, TokenRatio, untranslated
@@ -70,6 +71,7 @@ def build_corpus(config: Corpus, folder: Path) -> CorpusReader:
                 tuple(config.columns),
                 config.delimiter,
                 config.quoted,
+                tuple(config.negatives),
             )
         case JsonLines():
             path = folder / config.path
@@ -95,7 +97,9 @@ def build_corpus(config: Corpus, folder: Path) -> CorpusReader:
             codes = {language: config.codes.get(language, language) for language in config.languages}
             return ParallelCorpus(config.name, folder, config.source, config.target, codes)
         case CollectionPairs():
-            return CollectionCorpus(config.name, folder / config.path, config.language)
+            how = config.negatives
+            mining = None if how is None else Mining(folder / how.candidates, how.most, how.margin)
+            return CollectionCorpus(config.name, folder / config.path, config.language, mining)
         case Flickr30kEntities() | FlickrCaptions() | Karpathy() | CaptionLines() | Crossmodal3600():
             return build_image_corpus(config, folder)
         case _:

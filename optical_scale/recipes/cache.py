@@ -48,7 +48,7 @@ def cache(config: TrainConfig) -> Path:
     where, teacher = cache_of(config)
     world = World.from_env()
     device = start(world, seed=config.seed)
-    tokenize = text_tokenizer(teacher.backbone)
+    tokenize = text_tokenizer(teacher.backbone).for_passages()
     engine = live_teacher(config, tokenize, device)
     with ExitStack() as stack:
         folder = _folder_of_ranks(where.folder, world, stack)
