@@ -75,9 +75,7 @@ class Contrastive:
             ours = local_tokens(student)
             forward_BC = torch.cat([maxsim(*ours, *passages) for passages in (all_t, *self._hard_tokens())], 1)
             reverse_BK = maxsim(*local_tokens(teacher), *all_s) if self.symmetric else None
-            losses.append(
-                (self.late_interaction, self._cross_entropy(forward_BC, reverse_BK, *hidden, first_row(counts)))
-            )
+            losses.append((self.late_interaction, self._cross_entropy(forward_BC, reverse_BK, *hidden, first)))
         total = torch.stack([weight * loss for weight, (loss, _) in losses]).sum()
         return LossOutput(total, len(student), {"in_batch_accuracy": losses[0][1][1]})
 

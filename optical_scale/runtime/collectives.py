@@ -151,7 +151,7 @@ def gather_integer_rows(rows_BV: Tensor, counts: tuple[int, ...]) -> Tensor:
         rows_BV: int64, of this rank.
         counts: rows of each rank.
     """
-    if not _many():
+    if not _many() or not any(counts):
         return rows_BV
     mine = torch.cat([rows_BV, rows_BV.new_zeros(max(counts) - len(rows_BV), rows_BV.shape[1])])
     all_RKV = mine.new_empty(len(counts), *mine.shape)

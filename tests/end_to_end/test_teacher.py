@@ -19,14 +19,20 @@ pytestmark = pytest.mark.end_to_end
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory):
-    """Queries are the first words of their passages; negatives share some words, and score as many as they share."""
+    """Queries are the first words of their passages; negatives share some words, and score as many as they share.
+
+    Every third query has one negative only.
+    """
     workshop = Workshop(tmp_path_factory.mktemp("teacher"), pairs=4)
     rows = []
-    for meanings in sentences(48):
+    for number, meanings in enumerate(sentences(48)):
         others = [[*meanings[:shared], *(m + 1 for m in meanings[shared:])] for shared in (2, 1, 0)]
         passage, *negatives = [" ".join(word("en", m % 40) for m in text) for text in (meanings, *others)]
         query = " ".join(word("en", m) for m in meanings[:3])
-        rows.append({"query": query, "pos": passage, "neg": negatives, "scores": [3.0, 2.0, 1.0, 0.0]})
+        most = 3 if number % 3 else 1
+        rows.append(
+            {"query": query, "pos": passage, "neg": negatives[:most], "scores": [3.0, 2.0, 1.0, 0.0][: 1 + most]}
+        )
     path = workshop.folder / "lists.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     corpus = {"format": "lists", "name": "l", "language": "en", "path": str(path), "scores": ["scores"]}
@@ -34,8 +40,8 @@ def workshop(tmp_path_factory):
     return workshop
 
 
-def config(workshop, run, **stream):
-    backbone = workshop.backbone(0.1) | {"head": 16, "prefix": "q: ", "passage_prefix": "d: "}
+def config(workshop, run, dropout=0.1, engine=None, **stream):
+    backbone = workshop.backbone(dropout) | {"head": 16, "prefix": "q: ", "passage_prefix": "d: "}
     late = {"name": "contrastive", "dense": 0, "late_interaction": 1, "symmetric": False}
     parts = [
         {"weight": 1.0, "objective": late},
@@ -46,7 +52,7 @@ def config(workshop, run, **stream):
     return workshop.config(
         run,
         teacher=None,
-        student={"backbone": backbone},
+        student={"backbone": backbone, "engine": engine or {}},
         stream=shards | {"micro_batch_pairs": 4} | stream,
         objective={"name": "mixture", "parts": parts},
         optimization={"steps": 15},
@@ -69,6 +75,16 @@ def test_a_teacher_learns_and_continues_exactly(workshop, tmp_path):
     assert report.verification.difference == 0.0
     contract = json.loads((tmp_path / "model" / "encoder.json").read_text())
     assert (contract["prefix"], contract["passage_prefix"]) == ("q: ", "d: ")
+
+
+@pytest.mark.distributed
+def test_two_processes_at_stage_3_are_one(workshop):
+    """A micro-batch of one process is that of two together, whose numbers of negatives differ."""
+    finish(start([*TRAIN, config(workshop, "alone", 0.0, {"zero_stage": 0}, micro_batch_pairs=8)]))
+    finish(start([*TRAIN, config(workshop, "both", 0.0, {"zero_stage": 3})], 2))
+    alone, both = (steps_of(workshop.folder / run, "loss", "gradient_norm") for run in ("alone", "both"))
+    for step in range(1, 7):
+        assert both[step] == pytest.approx(alone[step], rel=2e-5), f"loss and gradient norm of step {step}"
 
 
 def test_a_budget_counts_negatives(workshop):
