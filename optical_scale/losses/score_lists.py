@@ -40,7 +40,10 @@ class ScoreKL:
         return replace(self, passages=moment.passages)
 
     def __call__(self, teacher: TokenStates, student: TokenStates) -> LossOutput:
-        """Loss of this rank's queries; for how many both sides put the same passage first is a metric."""
+        """Loss of this rank's queries, of which those without negatives or scores learn nothing.
+
+        Metrics are how many learn, and for how many of these both sides put the same passage first.
+        """
         assert self.passages is not None, "the configuration demands negatives"
         found_B, found_R = list_scores(teacher, student, self.passages, self.scores)
         known = self.passages.queries
@@ -48,8 +51,10 @@ class ScoreKL:
         wanted_BL = _lists(
             known.scores_B / self.score_temperature, known.scores_R / self.score_temperature, known.owner_R
         )
-        loss, first_B = _divergence(wanted_BL, found_BL)
-        return LossOutput(loss, len(student), {"same_first": first_B.float().sum()})
+        loss_B, first_B = _divergence(wanted_BL, found_BL)
+        known_B = known.scores_B.isfinite() & (known.owner_R.bincount(minlength=len(student)) > 0)
+        metrics = {"same_first": (first_B & known_B).float().sum(), "scored": known_B.float().sum()}
+        return LossOutput(torch.where(known_B, loss_B, 0.0).sum(), len(student), metrics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +78,20 @@ class MarginMSE:
         return replace(self, passages=moment.passages)
 
     def __call__(self, teacher: TokenStates, student: TokenStates) -> LossOutput:
-        """Loss of this rank's queries; the share of margins that have the recorded sign is a metric."""
+        """Loss of this rank's queries, of which those without negatives or scores learn nothing.
+
+        Metrics are how many learn, and the sum over these of the share of margins that have the recorded sign.
+        """
         assert self.passages is not None, "the configuration demands negatives"
         found_B, found_R = list_scores(teacher, student, self.passages, self.scores)
         known, owner_R = self.passages.queries, self.passages.queries.owner_R
         margin_R = (found_B[owner_R] - found_R) / self.temperature
         wanted_R = known.scores_B[owner_R] - known.scores_R
-        share_R = 1.0 / owner_R.bincount(minlength=len(student))[owner_R].clamp_min(1)
+        known_R = wanted_R.isfinite()
+        share_R = known_R / owner_R.bincount(minlength=len(student))[owner_R].clamp_min(1)
         agree_R = (margin_R.detach() > 0) == (wanted_R > 0)
-        loss = ((margin_R - wanted_R).square() * share_R).sum()
-        return LossOutput(loss, len(student), {"same_order": (agree_R * share_R).sum()})
+        loss = (torch.where(known_R, margin_R - wanted_R, 0.0).square() * share_R).sum()
+        return LossOutput(loss, len(student), {"same_order": (agree_R * share_R).sum(), "scored": share_R.sum()})
 
 
 def list_scores(teacher: TokenStates, student: TokenStates, passages: Passages, kind: Kind) -> tuple[Tensor, Tensor]:
@@ -114,8 +123,9 @@ def _lists(own_B: Tensor, own_R: Tensor, owner_R: Tensor) -> Tensor:
 
 
 def _divergence(wanted_BL: Tensor, found_BL: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum of KL(wanted | found) over the rows, and in which rows both have the same first."""
-    p_BL, missing_BL = wanted_BL.softmax(-1), wanted_BL == -torch.inf
+    """KL(wanted | found) of each row, and whether both have the same first; rows with NaN have any finite value."""
+    missing_BL = found_BL == -torch.inf
+    wanted_BL = wanted_BL.nan_to_num(0.0, neginf=-torch.inf, posinf=torch.inf).masked_fill(missing_BL, -torch.inf)
     difference_BL = functional.log_softmax(wanted_BL, -1) - functional.log_softmax(found_BL, -1)
-    loss = (p_BL * difference_BL.masked_fill(missing_BL, 0.0)).sum()
-    return loss, wanted_BL.argmax(-1) == found_BL.detach().argmax(-1)
+    loss_B = (wanted_BL.softmax(-1) * difference_BL.masked_fill(missing_BL, 0.0)).sum(-1)
+    return loss_B, wanted_BL.argmax(-1) == found_BL.detach().argmax(-1)

@@ -29,6 +29,9 @@ from optical_scale.stream.tokens import TokenisedSource, Tokenizers
 
 logger = logging.getLogger(__name__)
 
+_LOOKED_AT = 100
+"""Pairs of a source that are read before a training with negatives."""
+
 
 def sources(config: schema.Stream, kind: str) -> list[Source]:
     """One source per folder and language.
@@ -152,7 +155,6 @@ def collator(
     prepare: TextTokenizer | ImageTransform,
     *,
     negatives: int = 0,
-    scored: bool = False,
     seed: int = 0,
 ) -> tuple[str, PairCollator]:
     """The kind of shards that a student reads, and what makes batches of them."""
@@ -163,21 +165,21 @@ def collator(
         tokenize_target=prepare,
         batch_ids=(tokenize.batch, prepare.batch),
         negatives=negatives,
-        scored=scored,
         seed=seed,
     )
 
 
-def _check_negatives(found: Sequence[Source], wanted: int, device: torch.device | str) -> None:
-    """Look at the first pair of every source."""
+def _check_negatives(found: Sequence[Source], wanted: int, scored: bool, device: torch.device | str) -> None:
+    """Look at the first pairs of every source; in each some may have no negatives, but not all of them."""
+    what = "negatives with scores" if scored else "negatives"
     with agree_on_errors("looking for negatives", device):
-        first = [source[0] for source in found] if wanted else []
-        if wanted and not any(isinstance(pair, TextPair) and pair.negatives for pair in first):
-            names = ", ".join(source.name for source in found)
-            raise ConfigError(
-                f"stream.negatives is {wanted}, but the first pair of {names} has none; convert a corpus that names "
-                "negatives, or set it to 0"
-            )
+        for source in found if wanted else ():
+            pairs = (source[number] for number in range(min(len(source), _LOOKED_AT)))
+            if not any(isinstance(pair, TextPair) and pair.negatives and (pair.scores or not scored) for pair in pairs):
+                raise ConfigError(
+                    f"stream.negatives is {wanted}, but the first {_LOOKED_AT} pairs of {source.name} have no {what}; "
+                    "convert the corpus with them"
+                )
 
 
 def loader(
@@ -208,10 +210,10 @@ def loader(
     """
     strands = []
     for name, part in config.strands().items():
-        kind, collate = collator(tokenize, prepare[name], negatives=part.negatives, scored=scored, seed=seed)
+        kind, collate = collator(tokenize, prepare[name], negatives=part.negatives, seed=seed)
         found = sources(part, kind)
         if part.faults.policy == "error":
-            _check_negatives(found, part.negatives, device)
+            _check_negatives(found, part.negatives, scored, device)
         if part.tokens is not None and isinstance(prepare[name], TextTokenizer):
             known = tokenizers(tokenize, prepare[name])
             found = [TokenisedSource(source, part.tokens, known) for source in found]

@@ -40,7 +40,6 @@ class PairCollator:
             ``tokenize_target`` would.
         caption_language: which captions describe an image to the teacher; ``en`` also accepts ``en-GB``.
         negatives: how many of each pair's negatives are used at a time; a pair with fewer gives all it has.
-        scored: a pair without negatives and scores cannot be used.
         seed: decides the order of negatives.
 
     Raises:
@@ -56,7 +55,6 @@ class PairCollator:
         batch_ids: tuple[BatchIds, BatchIds] | None = None,
         caption_language: str = "en",
         negatives: int = 0,
-        scored: bool = False,
         seed: int = 0,
     ) -> None:
         if tokenize_target is None and transform_images is None:
@@ -67,7 +65,6 @@ class PairCollator:
         self.batch_ids = batch_ids
         self.caption_language = caption_language
         self.negatives = negatives
-        self.scored = scored
         self.seed = seed
 
     def __call__(self, records: Sequence[Record], epochs: Sequence[int] | None = None) -> PairBatch:
@@ -115,16 +112,7 @@ class PairCollator:
         return PairBatch(source, target, tuple(p.language for p in pairs), tuple(p.key for p in pairs), queries=queries)
 
     def _drawn(self, pair: TextPair, epoch: int) -> list[int]:
-        """Which of its negatives are used: over the epochs all equally often.
-
-        Raises:
-            StreamError: scores are needed, and there are none.
-        """
-        if self.scored and not (pair.negatives and pair.scores):
-            raise StreamError(
-                f"{pair.key!r} ({pair.corpus}) has {len(pair.negatives)} negatives and {len(pair.scores)} scores; the "
-                "objective learns from both, so convert the corpus with them"
-            )
+        """Which of its negatives are used: over the epochs all equally often."""
         most = len(pair.negatives)
         if most <= self.negatives:
             return list(range(most))

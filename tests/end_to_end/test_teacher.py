@@ -96,4 +96,4 @@ def test_a_budget_counts_negatives(workshop):
 def test_negatives_that_are_not_there_are_noticed_at_the_start(workshop):
     path = config(workshop, "none", sources=[{"shards": str(workshop.shards)}])
     (output,) = finish(start([*TRAIN, path]), status=2)
-    assert "stream.negatives is 2, but the first pair of" in output
+    assert "stream.negatives is 2, but the first 100 pairs of" in output

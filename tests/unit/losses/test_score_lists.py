@@ -86,3 +86,18 @@ def test_equal_passages_are_no_negatives_though_dropout_moves_them_apart():
     now = moment(texts(X).first(0), [], passages=(10, 10))
     output = loss.at(now)(texts(X, Y), texts(X, X))
     assert output.sum.item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", [ScoreKL(1.0), ScoreKL(1.0, scores="dense"), MarginMSE(1.0), MarginMSE(1.0, "dense")])
+def test_pairs_without_scores_or_negatives_learn_nothing_and_spoil_nothing(loss):
+    passages, queries = texts(X, X, Y), texts(X, Y, Y)
+    queries.x_BTD.requires_grad_()
+    # Pair 0 has a scored negative, pair 1 one without a score, pair 2 none.
+    known = Queries(*map(torch.tensor, ([0, 1, 2], [3, 4, 5], [6, 7], [0, 1], [5.0, NAN, 5.0], [1.0, NAN])))
+    output = loss.at(Moment(passages=Passages(texts(Y, Y), known, (2,))))(passages, queries)
+    output.sum.backward()
+    alone = loss.at(moment(texts(Y), [0], (5.0, NAN), [1.0]))(passages.first(2), texts(X, Y))
+    assert output.sum.item() == pytest.approx(alone.sum.item())
+    assert (output.weight, output.metrics["scored"].item()) == (3, 1.0)
+    assert queries.x_BTD.grad.isfinite().all()
+    assert not queries.x_BTD.grad[1:].any()

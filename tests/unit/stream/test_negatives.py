@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from optical_scale.errors import StreamError
 from optical_scale.records import TextPair
 from optical_scale.runtime.world import World
 from optical_scale.stream.buckets import Budget
@@ -67,12 +66,6 @@ def test_scores_follow_the_draw():
     batch = collator()([pair()], [1])
     drawn = [float(1 + NEGATIVES.index(name)) for name in texts(batch)[1:]]
     assert batch.queries.scores_R.tolist() == drawn
-
-
-@pytest.mark.parametrize("odd", [pair(7, ()), pair(7, scored=False)])
-def test_an_objective_that_learns_from_scores_refuses_pairs_without(odd):
-    with pytest.raises(StreamError, match=r"'k7' \(c\) has . negatives and . scores"):
-        collator(scored=True)([pair(), odd])
 
 
 def test_without_wanting_negatives_none_are_read():
