@@ -40,7 +40,8 @@ def test_kl_of_known_lists(kind):
     assert sharper.sum.item() == pytest.approx(
         wanted * math.log(wanted / found) + (1 - wanted) * math.log((1 - wanted) / (1 - found)), rel=1e-5
     )
-    assert (output.weight, output.metrics["same_first"].item()) == (2, 2.0)
+    # The second pair has no negative, so it is no list.
+    assert (output.weight, output.metrics["same_first"].item(), output.metrics["scored"].item()) == (2, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("kind", ["dense", "maxsim"])
