@@ -42,7 +42,7 @@ def test_activations_are_those_of_autograd_and_grow_with_the_batch(workshop, pla
 
 
 def test_negatives_are_passages_beside_those_of_the_pairs(workshop):
-    late = {"name": "contrastive", "dense": 0, "late_interaction": 1}
+    late = {"name": "mixture", "parts": [{"weight": 1, "objective": {"name": "contrastive"}}]}
     pairs, lists = (
         MemoryPlan(load(TrainConfig, workshop.config(f"n{n}", teacher=None, objective=late, stream={"negatives": n})))
         for n in (0, 6)
