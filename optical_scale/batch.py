@@ -1,4 +1,4 @@
-"""Tensors with meaning. B pairs, T tokens (or patches), D width, C H W image channels, rows, columns."""
+"""Tensors with meaning. B pairs, R negatives, T tokens (or patches), D width, C H W image channels, rows, columns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -54,15 +54,44 @@ class PatchBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Queries:
+    """What is known of pairs whose target is a query and whose source is a passage that answers it.
+
+    Texts are known by a 64-bit digest, so that ranks can tell equal ones without showing them.
+
+    Attributes:
+        target_B: int64 digest of each query.
+        source_B: int64 digest of each pair's passage.
+        negative_R: int64 digest of each negative.
+        owner_R: int64 row of the pair that each negative belongs to, ascending.
+        scores_B: float32 recorded score of each pair's passage, NaN where there is none.
+        scores_R: float32 recorded score of each negative.
+    """
+
+    target_B: Tensor
+    source_B: Tensor
+    negative_R: Tensor
+    owner_R: Tensor
+    scores_B: Tensor
+    scores_R: Tensor
+
+    def to(self, device: torch.device | str) -> "Queries":
+        """Copy to ``device`` without waiting."""
+        names = self.__dataclass_fields__
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+
+
+@dataclass(frozen=True, slots=True)
 class PairBatch:
     """Aligned inputs: row b of ``source`` (English, for the teacher) means row b of ``target`` (for the student).
 
     Attributes:
-        source: English text in the source tokenizer's ids.
+        source: English text in the source tokenizer's ids; behind row B - 1 come the R negatives, if there are any.
         target: text in the target tokenizer's ids, or images.
         languages: B BCP-47 tags of the target side.
         keys: B sample keys, for error messages and evaluation; none when the one row is a stand-in that counts nothing.
         skipped: why samples that belonged here were left out, one word each.
+        queries: what else is known of texts; None for images.
     """
 
     source: TokenBatch
@@ -70,10 +99,17 @@ class PairBatch:
     languages: tuple[str, ...]
     keys: tuple[str, ...]
     skipped: tuple[str, ...] = ()
+    queries: Queries | None = None
+
+    @property
+    def negatives(self) -> int:
+        """R."""
+        return 0 if self.queries is None else len(self.queries.owner_R)
 
     def to(self, device: torch.device | str) -> "PairBatch":
         """Copy both sides to ``device`` without waiting."""
-        return replace(self, source=self.source.to(device), target=self.target.to(device))
+        queries = None if self.queries is None else self.queries.to(device)
+        return replace(self, source=self.source.to(device), target=self.target.to(device), queries=queries)
 
     def without(self, skipped: Sequence[str]) -> "PairBatch":
         """The same pairs, with the reasons why others are missing."""
@@ -118,7 +154,11 @@ class TokenStates:
 
     def first(self, rows: int) -> "TokenStates":
         """The first ``rows`` rows."""
-        return TokenStates(self.x_BTD[:rows], self.mask_BT[:rows], self.attention_BT[:rows])
+        return self.part(slice(rows))
+
+    def part(self, rows: slice) -> "TokenStates":
+        """Some of the rows."""
+        return TokenStates(self.x_BTD[rows], self.mask_BT[rows], self.attention_BT[rows])
 
     def __len__(self) -> int:
         return self.x_BTD.shape[0]

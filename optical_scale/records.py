@@ -14,6 +14,8 @@ class TextPair:
         source: the English side, read by the teacher.
         target: the other side, read by the student.
         corpus: name of the corpus the pair came from.
+        negatives: where the target is a query and the source a passage that answers it: passages that do not.
+        scores: how well the source, and then each negative, answers the target, as somebody judged it; all or none.
     """
 
     key: str
@@ -21,6 +23,8 @@ class TextPair:
     source: str
     target: str
     corpus: str = ""
+    negatives: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ class EncoderContract:
         head: sizes of the projection, or None.
         normalize: embeddings are scaled to unit length before they are compared.
         mask_rule: which tokens take part in token-level scores, in words.
+        passage_prefix: text put before every passage; None if it is ``prefix``.
     """
 
     kind: Literal["text", "vision"]
@@ -36,6 +37,7 @@ class EncoderContract:
     head: dict[str, Any] | None = None
     normalize: bool = True
     mask_rule: str = MASK_RULE
+    passage_prefix: str | None = None
 
     def write(self, folder: Path) -> None:
         """Write ``encoder.json`` into ``folder``."""

@@ -30,16 +30,29 @@ class TextTokenizer:
     with "Already borrowed" while another thread tokenises; here a copy has them set once.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, max_tokens: int, prefix: str = "") -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        max_tokens: int,
+        prefix: str = "",
+        passage_prefix: str | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.prefix = prefix
+        self.passage_prefix = passage_prefix
+        for text in filter(None, (prefix.strip(), (passage_prefix or "").strip())):
+            # Markers such as [unused0] are in BERT's vocabulary, but its tokenizer would split them.
+            if text in tokenizer.get_vocab() and len(tokenizer.tokenize(text)) > 1:
+                tokenizer.add_tokens([text])
         self._encoder: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
         self._encoder.enable_truncation(max_tokens, direction=tokenizer.truncation_side)
         self._encoder.no_padding()
 
     @classmethod
-    def load(cls, folder: Path, max_tokens: int, prefix: str = "") -> "TextTokenizer":
+    def load(
+        cls, folder: Path, max_tokens: int, prefix: str = "", passage_prefix: str | None = None
+    ) -> "TextTokenizer":
         """Read a tokenizer folder.
 
         Raises:
@@ -51,7 +64,13 @@ class TextTokenizer:
             raise ConfigError(f"tokenizer: {folder} holds no tokenizer that transformers can load: {error}") from error
         if not tokenizer.is_fast or tokenizer.pad_token_id is None:
             raise ConfigError(f"tokenizer: {folder} must be a fast tokenizer with a padding token")
-        return cls(tokenizer, max_tokens, prefix)
+        return cls(tokenizer, max_tokens, prefix, passage_prefix)
+
+    def for_passages(self) -> "TextTokenizer":
+        """The same with the passages' prefix before every text; itself where there is none."""
+        if self.passage_prefix is None:
+            return self
+        return TextTokenizer(self.tokenizer, self.max_tokens, self.passage_prefix)
 
     def __call__(self, texts: Sequence[str]) -> TokenBatch:
         """B texts to a :class:`TokenBatch` of the longest length in the batch."""

@@ -32,7 +32,10 @@ class TextBackbone(Schema):
     max_tokens: PositiveInt = 128
     """Longer texts are cut, special tokens included in the count."""
     prefix: str = ""
-    """Text put before every input, for example a query marker of the pretrained model."""
+    """Text put before every input, for example a query marker of the pretrained model: "query: ", "[unused0] "."""
+    passage_prefix: str | None = None
+    """The same for passages, which are the English side of pairs and the documents of collections: "passage: ". null
+    takes `prefix`. A marker in the vocabulary, as "[unused1]", becomes one token."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> "TextBackbone":

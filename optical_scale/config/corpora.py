@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from optical_scale.config.image_corpora import ImageCorpus, Provenance
-from optical_scale.config.schema import CorpusName
+from optical_scale.config.schema import CorpusName, Schema
 
 
 class _Named(Provenance):
@@ -60,6 +60,8 @@ class Table(_Bitext):
     """Names of all columns of a file without a header; empty: the first row names them."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = "\t"
     """What separates columns."""
+    negatives: list[str] = []
+    """Names of columns of texts that do not answer the target, as the third of triples.train.small.tsv."""
     quoted: bool = False
     """Whether quotes may surround fields, as in CSV; if not, a quote is a character like any other."""
 
@@ -74,6 +76,22 @@ class JsonLines(_Bitext):
     """Field of the English side; dots lead into objects: translation.en."""
     target: str
     """Field of the other side."""
+
+
+class Lists(_Bitext):
+    """Queries with passages that answer them and passages that do not, as JSON lines; `language` is the queries'."""
+
+    format: Literal["lists"] = "lists"
+    path: Path
+    """The file, plain or compressed."""
+    query: str = "query"
+    """Field of the query."""
+    positives: str = "pos"
+    """Field of the passages that answer it, a text or a list; each makes a pair, whose English side it is."""
+    negatives: Annotated[list[str], Field(min_length=1)] = ["neg"]
+    """Fields of passages that do not, texts or lists: [neg], or [negative_1, negative_2]."""
+    scores: list[str] = []
+    """Fields of scores of all of them in this order, best a cross-encoder's: [scores], or [pos_scores, neg_scores]."""
 
 
 class Tmx(_Bitext):
@@ -161,15 +179,30 @@ class Parallel(_Named):
         return self
 
 
+class Negatives(Schema):
+    """Documents of a collection that do not answer a topic though one might think so."""
+
+    candidates: Path
+    """By topic, documents with or without scores, of which those judged relevant are left out: a run of
+    `optical-scale search` or of a cross-encoder (TREC), qidpidtriples of MS MARCO, JSON lines of ColBERT or PyLate."""
+    most: PositiveInt = 32
+    """Negatives of a pair: those with the best scores, without scores the first."""
+    margin: Annotated[float, Field(gt=0, le=1)] | None = None
+    """With scores: negatives have at most this share of the score of the pair's own document, as 0.95, because better
+    ones are often unjudged answers; pairs whose document is no candidate have none. null takes all."""
+
+
 class CollectionPairs(_Bitext):
     """Topics with their relevant documents, out of a collection folder written by `optical-scale convert`."""
 
     format: Literal["collection"] = "collection"
     path: Path
     """The folder; it must not be the one that the result is evaluated on."""
+    negatives: Negatives | None = None
+    """Documents to tell from the relevant ones; null for pairs alone."""
 
 
-Bitext = Moses | Opus | Table | JsonLines | Tmx | Xliff | Bible | Squad | Parquet | Parallel | CollectionPairs
+Bitext = Moses | Opus | Table | JsonLines | Lists | Tmx | Xliff | Bible | Squad | Parquet | Parallel | CollectionPairs
 """Formats of sentence pairs."""
 
 Corpus = Annotated[Bitext | ImageCorpus, Field(discriminator="format")]

@@ -91,20 +91,29 @@ class Greedy(Schema):
 
 
 class Contrastive(Schema):
-    """InfoNCE between dense embeddings, in both directions, with the pairs of all ranks as negatives."""
+    """InfoNCE between embeddings, with the pairs of all ranks and the negatives of `stream.negatives` to tell apart."""
 
     name: Literal["contrastive"]
     temperature: PositiveFloat = 0.05
-    """Divides the cosines before the softmax."""
+    """Divides the scores before the softmax."""
+    dense: NonNegativeFloat = 1.0
+    """Weight of the loss on cosines of dense embeddings."""
     late_interaction: NonNegativeFloat = 0.0
-    """Weight of the same loss on MaxSim scores of token vectors, beside weight 1 for the dense ones."""
+    """Weight of the same loss on MaxSim scores of token vectors, divided by the number of query tokens."""
+    symmetric: bool = True
+    """Mean of both directions; false: the student's side searches the teacher's only, as queries search passages."""
     exchange: Literal["gather", "turns"] = "gather"
     """turns: one rank's embeddings at a time and scores in blocks, for batches whose score matrix does not fit."""
 
     @model_validator(mode="after")
     def _dense(self) -> "Contrastive":
-        if self.exchange == "turns" and self.late_interaction:
-            raise ValueError("exchange: turns has dense scores only; set late_interaction to 0 or exchange to gather")
+        if not (self.dense or self.late_interaction):
+            raise ValueError("dense and late_interaction are both 0, so nothing is learned; set one of them")
+        if self.exchange == "turns" and (self.late_interaction or not self.symmetric):
+            raise ValueError(
+                "exchange: turns has dense scores in both directions only; set late_interaction to 0 and symmetric to "
+                "true, or exchange to gather"
+            )
         return self
 
 
@@ -128,7 +137,29 @@ class ListKL(Schema):
     """MaxSim of token vectors divided by the number of query tokens, or cosines of dense embeddings."""
 
 
-Single = OptimalTransport | PooledMSE | TokenMSE | Greedy | Contrastive | SigLIP | ListKL
+class ScoreKL(Schema):
+    """KL divergence of the student's scores of a query's own passages from recorded ones, as of a cross-encoder."""
+
+    name: Literal["score_kl"]
+    temperature: PositiveFloat = 0.05
+    """Divides the student's scores, which lie in [-1, 1]."""
+    score_temperature: PositiveFloat = 1.0
+    """Divides the recorded scores."""
+    scores: Literal["maxsim", "dense"] = "maxsim"
+    """MaxSim of token vectors divided by the number of query tokens, or cosines of dense embeddings."""
+
+
+class MarginMSE(Schema):
+    """Squared distance of the student's margins between a query's passage and its negatives from recorded ones."""
+
+    name: Literal["margin_mse"]
+    temperature: PositiveFloat = 0.05
+    """Divides the student's scores, which lie in [-1, 1], so that margins can be as large as the recorded ones."""
+    scores: Literal["maxsim", "dense"] = "maxsim"
+    """MaxSim of token vectors divided by the number of query tokens, or cosines of dense embeddings."""
+
+
+Single = OptimalTransport | PooledMSE | TokenMSE | Greedy | Contrastive | SigLIP | ListKL | ScoreKL | MarginMSE
 
 
 class Weighted(Schema):
@@ -147,6 +178,11 @@ class Mixture(Schema):
 
 
 Objective = Annotated[
-    OptimalTransport | PooledMSE | TokenMSE | Greedy | Contrastive | SigLIP | ListKL | Mixture,
+    OptimalTransport | PooledMSE | TokenMSE | Greedy | Contrastive | SigLIP | ListKL | ScoreKL | MarginMSE | Mixture,
     Field(discriminator="name"),
 ]
+
+
+def parts_of(objective: Objective) -> list[Single]:
+    """The objectives that are computed: one, or those of a mixture."""
+    return [part.objective for part in objective.parts] if isinstance(objective, Mixture) else [objective]

@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from optical_scale.config.backbones import Backbone, Lora, TextBackbone, VisionBackbone
 from optical_scale.config.engine import StudentEngine, TeacherEngine
 from optical_scale.config.evaluations import BitextRetrieval, Evaluation, Groups
-from optical_scale.config.objectives import Objective
+from optical_scale.config.objectives import Contrastive, MarginMSE, Objective, ScoreKL, parts_of
 from optical_scale.config.schedule import Alarms, Checkpoints, EvaluationTimes, Logging, Optimization
 from optical_scale.config.schema import Schema
 from optical_scale.config.stream import Stream
@@ -113,6 +113,29 @@ class TrainConfig(Schema):
         ):
             raise ValueError("a vision student cannot be evaluated on bitext; use `name: image_text`")
         return self
+
+    @model_validator(mode="after")
+    def _negatives_are_used(self) -> "TrainConfig":
+        parts = parts_of(self.objective)
+        scored = [part.name for part in parts if isinstance(part, ScoreKL | MarginMSE)]
+        if scored and (not self.stream.negatives or self.stream.images is not None):
+            raise ValueError(
+                f"{scored[0]} compares the negatives of queries; set stream.negatives, and no stream.images"
+            )
+        if not self.stream.negatives:
+            return self
+        if isinstance(self.student.backbone, VisionBackbone):
+            raise ValueError("stream.negatives are texts beside text pairs; a vision student has none, set it to 0")
+        if not any(isinstance(part, Contrastive | ScoreKL | MarginMSE) for part in parts):
+            raise ValueError("stream.negatives: only contrastive, score_kl and margin_mse learn from them; set it to 0")
+        if any(isinstance(part, Contrastive) and part.exchange == "turns" for part in parts):
+            raise ValueError("stream.negatives: contrastive with exchange: turns has none; set exchange to gather")
+        return self
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether the objective learns from recorded scores."""
+        return any(isinstance(part, ScoreKL | MarginMSE) for part in parts_of(self.objective))
 
     def towers(self) -> dict[str, "TrainConfig"]:
         """What each tower of the student would be as a run of its own, by the strand of the stream that it reads."""

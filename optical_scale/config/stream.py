@@ -34,7 +34,8 @@ class Bucketing(Schema):
     look_ahead: PositiveInt = 8192
     """Pairs sorted together; more means less padding. At least one step is."""
     tokens: PositiveInt | None = None
-    """Most tokens of a micro-batch, both sides and padding included: rows x (longest English + longest target)."""
+    """Most tokens of a micro-batch, both sides and padding included: rows x (longest English + longest target), where
+    each pair has 1 + `negatives` English rows."""
     transport: PositiveInt | None = None
     """Most entries of a micro-batch's cost matrices: rows x longest English x longest target."""
     lanes: PositiveInt | None = None
@@ -98,6 +99,8 @@ class Stream(Schema):
     """Pairs behind one optimizer update, over all ranks and accumulation; under a budget their mean."""
     micro_batch_pairs: PositiveInt | None = None
     """Pairs that one rank encodes at once; accumulation follows from the three numbers. null under a budget."""
+    negatives: NonNegativeInt = 0
+    """Negatives of each pair that are used at a time, of those its shards hold; the others follow in later epochs."""
     bucketing: Bucketing | None = None
     """Sort pairs by length, and cut them by cost if there is a budget; null takes them as they come."""
     temperature: PositiveFloat = 1.0
@@ -158,6 +161,8 @@ class Stream(Schema):
             )
         if not budget and self.micro_batch_pairs is None:
             raise ValueError("set micro_batch_pairs, or a budget in `bucketing`")
+        if self.negatives and self.tokens is not None:
+            raise ValueError("`tokens` stores the ids of pairs without their negatives; set `tokens` to null")
         if self.lanes % self.canonical_nodes:
             raise ValueError(
                 f"a step has {self.lanes} micro-batches, which {self.canonical_nodes} canonical_nodes do not divide; "

@@ -89,8 +89,10 @@ def unicode_normalized(records: Iterable[Record | LeftOut], form: UnicodeForm) -
     """Yield the records with the texts of pairs in one Unicode form; images pass, their phrases count characters."""
     for record in records:
         if isinstance(record, TextPair):
-            sides = (unicodedata.normalize(form, side) for side in (record.source, record.target))
-            record = replace(record, **dict(zip(("source", "target"), sides, strict=True)))
+            source, target, *negatives = (
+                unicodedata.normalize(form, text) for text in (record.source, record.target, *record.negatives)
+            )
+            record = replace(record, source=source, target=target, negatives=tuple(negatives))
         yield record
 
 
@@ -168,8 +170,8 @@ class TokenRatio:
 
 
 def pair_digest(pair: TextPair) -> int:
-    """64 bits of the language and the two sides; among 6 billion different pairs one collision is expected."""
-    return _digest("\n".join((pair.language, pair.source, pair.target)))
+    """64 bits of language, sides and negatives; among 6 billion different pairs one collision is expected."""
+    return _digest("\n".join((pair.language, pair.source, pair.target, *pair.negatives)))
 
 
 class HeldOut:

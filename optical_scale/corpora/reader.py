@@ -58,7 +58,7 @@ IMAGE_WORK = 32
 """Pairs of sentences that take as long to read, filter and encode as an image."""
 
 PART = "part:"
-"""Start of reasons that count boxes or phrases, not records."""
+"""Start of reasons that count boxes, phrases or negatives, not records."""
 
 
 @dataclass(frozen=True, slots=True)

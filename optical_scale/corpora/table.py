@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from optical_scale.corpora.reader import check_language, count_lines, read_lines, sanitize_key
+from optical_scale.corpora.lists import left_out
+from optical_scale.corpora.reader import LeftOut, check_language, count_lines, read_lines, sanitize_key
 from optical_scale.errors import CorpusError
 from optical_scale.records import TextPair
 
@@ -25,9 +26,11 @@ class TableCorpus:
         delimiter: one character between columns.
         quoted: whether ``"`` surrounds fields with delimiters, quotes or line ends inside, as RFC 4180 has it.
             If not, a quote is a character like any other.
+        negatives: names of columns of texts that do not answer the other column's; blank fields, and those that equal
+            the English column, are left out and counted.
 
     Raises:
-        CorpusError: ``language`` is no tag, or ``columns`` repeats a name or lacks one of the two.
+        CorpusError: ``language`` is no tag, or ``columns`` repeats a name or lacks one that is wanted.
     """
 
     name: str
@@ -38,6 +41,7 @@ class TableCorpus:
     columns: tuple[str, ...] = ()
     delimiter: str = "\t"
     quoted: bool = False
+    negatives: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_language(self.language)
@@ -53,7 +57,7 @@ class TableCorpus:
         """Number of rows below the header.
 
         Raises:
-            CorpusError: the file is missing, empty or without the two columns.
+            CorpusError: the file is missing, empty or without the columns.
         """
         return self._rows
 
@@ -67,7 +71,7 @@ class TableCorpus:
         lines = sum(1 for _ in self._read()) if self.quoted else count_lines(self.path)
         return lines - (not self.columns)
 
-    def __iter__(self) -> Iterator[TextPair]:
+    def __iter__(self) -> Iterator[TextPair | LeftOut]:
         """Stream the pairs in file order.
 
         Raises:
@@ -76,7 +80,7 @@ class TableCorpus:
         self.count()
         rows = self._read()
         header = self.columns or next(rows)[1]
-        source, target = self._positions(header, f"{self.path}:1: the header")
+        source, target, *others = self._positions(header, f"{self.path}:1: the header")
         prefix = sanitize_key(f"{self.name}-{self.language}")
         for line, row in rows:
             if row in ([], [""]):
@@ -87,7 +91,12 @@ class TableCorpus:
                     f"separated by {self.delimiter!r}: {self.delimiter.join(row)[:60]!r}; repair the row"
                     f"{'' if self.quoted else ', or set `quoted` if quotes surround fields'}"
                 )
-            yield TextPair(f"{prefix}-{line:08d}", self.language, row[source].strip(), row[target].strip(), self.name)
+            row = [field.strip() for field in row]
+            negatives = tuple(row[at] for at in others if row[at] and row[at] != row[source])
+            yield from left_out(
+                self.name, self.language, sum(not row[at] for at in others), len(others) - len(negatives)
+            )
+            yield TextPair(f"{prefix}-{line:08d}", self.language, row[source], row[target], self.name, negatives)
 
     def _read(self) -> Iterator[tuple[int, list[str]]]:
         """Rows with the number of their first line, the header included."""
@@ -106,11 +115,12 @@ class TableCorpus:
                 f"{self.path}:{start}: the row that starts here is malformed ({error}); expected fields as in RFC 4180"
             ) from None
 
-    def _positions(self, header: Sequence[str], where: str) -> tuple[int, int]:
-        for name in (self.source, self.target):
+    def _positions(self, header: Sequence[str], where: str) -> list[int]:
+        wanted = self.source, self.target, *self.negatives
+        for name in wanted:
             if header.count(name) != 1:
                 raise CorpusError(
                     f"{where} has {header.count(name)} columns named {name!r}; it names {', '.join(header)[:120]}. "
-                    "Expected each of the two exactly once; give `columns` if the file has no header"
+                    "Expected each that is wanted exactly once; give `columns` if the file has no header"
                 )
-        return header.index(self.source), header.index(self.target)
+        return [header.index(name) for name in wanted]

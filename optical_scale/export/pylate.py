@@ -39,15 +39,19 @@ def write_layout(folder: Path, contract: EncoderContract, width: int) -> Path:
         [("", "sentence_transformers.models.Transformer"), (DENSE, "pylate.models.Dense.Dense")],
         contract,
     )
+    # A prefix is part of the text (`prompts`), unless queries and passages have a token of their own, which PyLate
+    # inserts behind the first one, where they stand here as well.
+    markers = contract.passage_prefix is not None and all(
+        tokenizer.tokenize(prefix) == [prefix.strip()] for prefix in (contract.prefix, contract.passage_prefix)
+    )
     write_json(
         folder / "config_sentence_transformers.json",
         {
             "model_type": "ColBERT",
-            **prompts(contract),
+            **prompts(EncoderContract("text") if markers else contract),
             "similarity_fn_name": "MaxSim",
-            # Markers are part of the text here (`prompts`), not extra tokens.
-            "query_prefix": "",
-            "document_prefix": "",
+            "query_prefix": contract.prefix.strip() if markers else "",
+            "document_prefix": (contract.passage_prefix or "").strip() if markers else "",
             "query_length": contract.max_tokens,
             "document_length": contract.max_tokens,
             "do_query_expansion": False,

@@ -63,11 +63,12 @@ def write_modules(folder: Path, modules: list[tuple[str, str]], contract: Encode
 
 
 def prompts(contract: EncoderContract) -> dict[str, Any]:
-    """The prefix of every input, as sentence-transformers and PyLate apply it by default."""
-    if not contract.prefix:
+    """The prefixes; sentence-transformers and PyLate apply the one of passages by default, the other by its name."""
+    passages = contract.prefix if contract.passage_prefix is None else contract.passage_prefix
+    if not (contract.prefix or passages):
         return {"prompts": {}, "default_prompt_name": None}
     return {
-        "prompts": {"query": contract.prefix, "document": contract.prefix},
+        "prompts": {"query": contract.prefix, "document": passages},
         "default_prompt_name": "document",
     }
 

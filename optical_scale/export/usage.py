@@ -6,13 +6,14 @@ from optical_scale.export import pylate, sentence_transformers
 
 def use_text(name: str, contract: EncoderContract) -> str:
     """For the sentence-transformers layout."""
+    calls = ("encode_query", "encode_document") if _two_prefixes(contract) else ("encode", "encode")
     return f"""Dense vectors, with sentence-transformers. {_prompt(contract)}
 
 ```python
 from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer("{name}")
-similarities = model.similarity(model.encode(["a query"]), model.encode(["a passage"]))
+similarities = model.similarity(model.{calls[0]}(["a query"]), model.{calls[1]}(["a passage"]))
 ```
 
 {_token_vectors(name, contract, sentence_transformers.DENSE)}
@@ -63,7 +64,16 @@ states_BTD = model(**processor(image, return_tensors="pt")).last_hidden_state
 
 
 def _prompt(contract: EncoderContract) -> str:
+    if _two_prefixes(contract):
+        return (
+            f"`{contract.prefix}` is put before queries, `{contract.passage_prefix}` before passages and by default; "
+            'where a library does not tell them apart, pass `prompt_name="query"`. '
+        )
     return f"`{contract.prefix}` is put before every input by default. " if contract.prefix else ""
+
+
+def _two_prefixes(contract: EncoderContract) -> bool:
+    return contract.passage_prefix not in (None, contract.prefix)
 
 
 def _token_vectors(name: str, contract: EncoderContract, dense: str) -> str:
@@ -93,6 +103,8 @@ For MaxSim, {contract.mask_rule}.
 
 def _continue(name: str, contract: EncoderContract) -> str:
     prefix = f', "prefix": "{contract.prefix}"' if contract.prefix else ""
+    if contract.passage_prefix is not None:
+        prefix += f', "passage_prefix": "{contract.passage_prefix}"'
     return f"""As a teacher or the start of a student, in a configuration of `optical-scale train`:
 
 ```yaml

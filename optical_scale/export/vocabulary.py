@@ -68,7 +68,7 @@ def trim_vocabulary(folder: Path, contract: EncoderContract, texts: Texts, refer
 
 def _occurring(folder: Path, contract: EncoderContract, texts: Texts) -> list[int]:
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    found: set[int] = set()
+    found: set[int] = set(tokenizer([contract.passage_prefix or ""])["input_ids"][0])
     rest: Iterator[str] = iter(texts())
     while rows := list(islice(rest, _BATCH)):
         for ids in tokenizer([contract.prefix + row for row in rows])["input_ids"]:

@@ -80,9 +80,9 @@ def in_languages(manifest: Manifest, read: Counter[str]) -> tuple[InLanguage, ..
 
 
 def parts(manifest: Manifest) -> tuple[Parts, ...]:
-    """Boxes and phrases that were left out of images that were kept."""
-    return tuple(
-        Parts(corpus=item.corpus, reason=item.reason.removeprefix(PART), number=item.records)
-        for item in manifest.dropped
-        if item.reason.startswith(PART)
-    )
+    """Boxes, phrases and negatives that were left out of records that were kept."""
+    numbers: Counter[tuple[str, str]] = Counter()
+    for item in manifest.dropped:
+        if item.reason.startswith(PART):
+            numbers[item.corpus, item.reason.removeprefix(PART)] += item.records
+    return tuple(Parts(corpus=corpus, reason=reason, number=number) for (corpus, reason), number in numbers.items())

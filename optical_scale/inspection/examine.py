@@ -129,6 +129,9 @@ class _Survey:
             if side != "english":
                 self.kept[record.corpus, language] += 1
                 self.read[language] += 1
+        if isinstance(record, TextPair):
+            for text in record.negatives:
+                self._tallies[record.language, "negative"].add(text)
         if isinstance(record, CaptionedImage):
             assert self._pictures is not None
             self.kept[record.corpus, ""] += 1

@@ -12,7 +12,12 @@ from optical_scale.inspection.schema import EDGES, UNREADABLE, Inspection, Sprea
 from optical_scale.pages.drawing import FAINT, HATCHES, INK, SERIES, STYLE, svg_text
 
 _COLUMNS = 3
-_SIDES = {"english": ("--", SERIES[0]), "target": ("-", SERIES[1]), "caption": ("-", SERIES[1])}
+_SIDES = {
+    "english": ("--", SERIES[0]),
+    "target": ("-", SERIES[1]),
+    "caption": ("-", SERIES[1]),
+    "negative": (":", SERIES[2]),
+}
 _BAR = 0.2
 
 
@@ -82,7 +87,7 @@ def _short(value: int) -> str:
 
 def tokens_svg(report: Inspection) -> str:
     """Bars by language: tokens per word, and tokens for each English one; empty without a tokenizer or target."""
-    rows = [row for row in report.texts if row.side != "english"]
+    rows = [row for row in report.texts if row.side in ("target", "caption")]
     panels: list[tuple[str, Callable[[Tokens], float | None]]] = [("tokens per word", lambda tokens: tokens.per_word)]
     if any(row.side == "target" for row in rows):
         panels.append(("tokens for each English one", lambda tokens: tokens.premium))

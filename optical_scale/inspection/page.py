@@ -94,7 +94,7 @@ def _parts(report: Inspection) -> list[str]:
     if not report.parts:
         return []
     rows = [[label_cell(item.corpus), _text(item.reason), _count(item.number)] for item in report.parts]
-    note = "<p>Boxes and phrases that were left out of images that were kept; they are no records.</p>"
+    note = "<p>Boxes, phrases and negatives that were left out of records that were kept; they are no records.</p>"
     return [note, sortable_table(["corpus", "reason", "number"], rows, (1,))]
 
 

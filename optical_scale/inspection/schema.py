@@ -18,7 +18,7 @@ LIMITS = (32, 64, 128, 256, 512)
 UNREADABLE = 0.05
 """Share of unknown tokens from which on the other numbers of a tokenizer mislead."""
 
-Side = Literal["english", "target", "caption"]
+Side = Literal["english", "target", "negative", "caption"]
 Unit = Literal["pairs", "images", "captions"]
 
 
@@ -154,7 +154,7 @@ class Terms(_Model):
 
 
 class Parts(_Model):
-    """Boxes or phrases that were left out of images that were kept; never part of an :class:`Account`."""
+    """Boxes, phrases or negatives that were left out of records that were kept; never part of an :class:`Account`."""
 
     corpus: str
     reason: str

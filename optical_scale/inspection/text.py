@@ -13,7 +13,7 @@ def terminal_text(report: Inspection) -> str:
     parts = [_summary(report), _table(_account_table(report), (0, 1, 2, 5))]
     if report.parts:
         lines = [f"  {item.corpus}: {item.number:,} {item.reason}" for item in report.parts]
-        parts.append("\n".join(["left out of images that were kept:", *lines]))
+        parts.append("\n".join(["left out of records that were kept:", *lines]))
     if report.texts:
         parts += [f"{reading(report)}\n\n{_table(_length_table(report.texts), (0, 1))}"]
     for tokenizer in report.tokenizers:

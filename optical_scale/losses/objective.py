@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from optical_scale.batch import TokenStates
+from optical_scale.batch import Queries, TokenStates
 
 
 class LossOutput(NamedTuple):
@@ -33,16 +33,32 @@ class Objective(Protocol):
         ...
 
 
+class Passages(NamedTuple):
+    """Passages beside the teacher's side of the pairs, where the student's side are queries.
+
+    Attributes:
+        negatives: token states of this micro-batch's R negatives, encoded as the teacher's side is; R may be 0.
+        queries: whose negatives they are, what was recorded of them, and which texts are equal.
+        rows: negatives of each rank.
+    """
+
+    negatives: TokenStates
+    queries: Queries
+    rows: tuple[int, ...]
+
+
 class Moment(NamedTuple):
     """What an objective may know beside the states.
 
     Attributes:
         step: optimizer updates done before this one.
         rows: pairs of each rank in this micro-batch; None if nobody knows, then those who need it ask the ranks.
+        passages: of queries; None where the sides of a pair are no query and passage, on all ranks.
     """
 
     step: int = 0
     rows: tuple[int, ...] | None = None
+    passages: Passages | None = None
 
 
 @runtime_checkable

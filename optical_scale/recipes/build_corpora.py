@@ -10,6 +10,7 @@ from optical_scale.config.corpora import (
     CollectionPairs,
     Corpus,
     JsonLines,
+    Lists,
     Moses,
     Opus,
     Parallel,
@@ -27,11 +28,13 @@ from optical_scale.config.image_corpora import (
     Karpathy,
 )
 from optical_scale.corpora.bible import BibleCorpus
+from optical_scale.corpora.collections.candidates import Mining
 from optical_scale.corpora.collections.pairs import CollectionCorpus
 from optical_scale.corpora.duplicates import PairDigests
 from optical_scale.corpora.filters import HeldOut, LengthBounds, LengthRatio, Rule, TokenRatio, untranslated
 from optical_scale.corpora.jsonl import JsonLinesCorpus
 from optical_scale.corpora.language_id import LanguageId
+from optical_scale.corpora.lists import ListsCorpus
 from optical_scale.corpora.moses import MosesCorpus
 from optical_scale.corpora.near import NearDigests
 from optical_scale.corpora.opus import OpusCorpus
@@ -68,10 +71,14 @@ def build_corpus(config: Corpus, folder: Path) -> CorpusReader:
                 tuple(config.columns),
                 config.delimiter,
                 config.quoted,
+                tuple(config.negatives),
             )
         case JsonLines():
             path = folder / config.path
             return JsonLinesCorpus(config.name, path, config.language, config.source, config.target)
+        case Lists():
+            fields = config.query, config.positives, tuple(config.negatives), tuple(config.scores)
+            return ListsCorpus(config.name, folder / config.path, config.language, *fields)
         case Tmx():
             path = folder / config.path
             return TmxCorpus(config.name, path, config.language, config.code, config.source_code)
@@ -90,7 +97,9 @@ def build_corpus(config: Corpus, folder: Path) -> CorpusReader:
             codes = {language: config.codes.get(language, language) for language in config.languages}
             return ParallelCorpus(config.name, folder, config.source, config.target, codes)
         case CollectionPairs():
-            return CollectionCorpus(config.name, folder / config.path, config.language)
+            how = config.negatives
+            mining = None if how is None else Mining(folder / how.candidates, how.most, how.margin)
+            return CollectionCorpus(config.name, folder / config.path, config.language, mining)
         case Flickr30kEntities() | FlickrCaptions() | Karpathy() | CaptionLines() | Crossmodal3600():
             return build_image_corpus(config, folder)
         case _:

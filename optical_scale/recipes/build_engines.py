@@ -56,7 +56,7 @@ def build_teacher(config: TrainConfig, device: torch.device) -> tuple[Teacher | 
     """The frozen teacher, itself or its stored states, and its tokenizer; None if a student learns from pairs alone."""
     if config.teacher is None:
         return None, None
-    tokenize = text_tokenizer(config.teacher.backbone)
+    tokenize = text_tokenizer(config.teacher.backbone).for_passages()
     if config.teacher.cache is not None:
         return CachedTeacher(config.teacher.cache.folder, fingerprint(config.teacher, tokenize), device), tokenize
     return live_teacher(config, tokenize, device), tokenize

@@ -38,7 +38,7 @@ def text_tokenizer(config: TextBackbone) -> TextTokenizer:
     """The tokenizer that belongs to a text backbone."""
     folder = config.tokenizer or config.pretrained
     assert folder is not None, "the schema demands one of both"
-    return TextTokenizer.load(backbone_folder(folder), config.max_tokens, config.prefix)
+    return TextTokenizer.load(backbone_folder(folder), config.max_tokens, config.prefix, config.passage_prefix)
 
 
 class Placement(NamedTuple):
@@ -223,7 +223,13 @@ def bitext_of(stream: Stream) -> Iterator[tuple[str, str]]:
 def contract_of(encoder: Encoder, prepare: TextTokenizer | ImageTransform) -> EncoderContract:
     """What an exported folder must remember about the use of its weights."""
     if isinstance(prepare, TextTokenizer):
-        return EncoderContract("text", prepare.max_tokens, prepare.prefix, encoder.head_contract())
+        return EncoderContract(
+            "text",
+            prepare.max_tokens,
+            prepare.prefix,
+            encoder.head_contract(),
+            passage_prefix=prepare.passage_prefix,
+        )
     return EncoderContract("vision", head=encoder.head_contract())
 
 
@@ -253,6 +259,11 @@ def _check_contract(folder: Path, config: TextBackbone | VisionBackbone, contrac
     if isinstance(config, TextBackbone) and config.prefix != contract.prefix and (own or contract.prefix):
         raise ConfigError(
             f"backbone.prefix: {folder} was trained with prefix {contract.prefix!r}, found {config.prefix!r}; set it so"
+        )
+    if own and isinstance(config, TextBackbone) and config.passage_prefix != contract.passage_prefix:
+        raise ConfigError(
+            f"backbone.passage_prefix: {folder} was trained with {contract.passage_prefix!r}, found "
+            f"{config.passage_prefix!r}; set it so"
         )
     if config.head is not None and (contract.head or {}).get("out") != config.head and (own or contract.head):
         raise ConfigError(

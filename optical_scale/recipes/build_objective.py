@@ -9,6 +9,7 @@ from optical_scale.losses.list_kl import ListKL
 from optical_scale.losses.mse import PooledMSE
 from optical_scale.losses.objective import Mixture, Objective, Ramp
 from optical_scale.losses.optimal_transport import OptimalTransport
+from optical_scale.losses.score_lists import MarginMSE, ScoreKL
 from optical_scale.losses.siglip import SigLIP
 from optical_scale.losses.token_mse import TokenMSE
 
@@ -36,11 +37,17 @@ def objective(config: schema.Objective) -> Objective:
         case schema.Greedy():
             return GreedyAlignment(config.direction)
         case schema.Contrastive():
-            return Contrastive(config.temperature, config.late_interaction, config.exchange)
+            return Contrastive(
+                config.temperature, config.dense, config.late_interaction, config.symmetric, config.exchange
+            )
         case schema.SigLIP():
             return SigLIP(config.temperature, config.bias)
         case schema.ListKL():
             return ListKL(config.temperature, config.scores)
+        case schema.ScoreKL():
+            return ScoreKL(config.temperature, config.score_temperature, config.scores)
+        case schema.MarginMSE():
+            return MarginMSE(config.temperature, config.scores)
         case schema.Mixture():
             return Mixture(
                 [(part.objective.name, _number(part.weight), objective(part.objective)) for part in config.parts]

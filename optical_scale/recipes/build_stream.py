@@ -12,7 +12,7 @@ from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.backbones.vision import ImageTransform
 from optical_scale.config import stream as schema
 from optical_scale.errors import ConfigError
-from optical_scale.records import CaptionedImage, Record, TextPair
+from optical_scale.records import Record, TextPair
 from optical_scale.runtime.collectives import agree_on_errors
 from optical_scale.runtime.world import World
 from optical_scale.shards.reader import ShardFolder
@@ -28,6 +28,9 @@ from optical_scale.stream.strand import make_strand, portions_of
 from optical_scale.stream.tokens import TokenisedSource, Tokenizers
 
 logger = logging.getLogger(__name__)
+
+_LOOKED_AT = 100
+"""Pairs of a source that are read before a training with negatives."""
 
 
 def sources(config: schema.Stream, kind: str) -> list[Source]:
@@ -75,7 +78,10 @@ def mixture(config: schema.Stream, found: Sequence[Source]) -> Mixing:
 
 
 class Measure:
-    """Counts the tokens that the encoders will see; an image is as long as its transform says."""
+    """Counts the tokens that the encoders will see; an image is as long as its transform says.
+
+    Where several English texts may stand for a sample, as every epoch takes others, the longest counts.
+    """
 
     def __init__(self, collate: PairCollator, tokenize: TextTokenizer, prepare: TextTokenizer | ImageTransform) -> None:
         self.collate = collate
@@ -85,7 +91,8 @@ class Measure:
     @property
     def digest(self) -> str:
         """Changes whenever a count could."""
-        return f"{self.tokenize.digest()} {self.prepare.digest()}"
+        negatives = " negatives" if self.collate.negatives else ""
+        return f"{self.tokenize.digest()} {self.prepare.digest()}{negatives}"
 
     @property
     def longest(self) -> tuple[int, int]:
@@ -93,13 +100,8 @@ class Measure:
         return self.tokenize.max_tokens, self.prepare.max_tokens
 
     def __call__(self, records: Sequence[Record]) -> NDArray[np.int64]:
-        """Tokens of both sides, shape (n, 2); of an image's captions the longest, as every epoch takes another."""
-        english = [
-            [caption.text for caption in self.collate.captions(record)]
-            if isinstance(record, CaptionedImage)
-            else [record.source]
-            for record in records
-        ]
+        """Tokens of both sides, shape (n, 2)."""
+        english = [self.collate.english(record) for record in records]
         counts = iter(self.tokenize.lengths([text for texts in english for text in texts]))
         source = [max(next(counts) for _ in texts) for texts in english]
         if isinstance(self.prepare, ImageTransform):
@@ -126,12 +128,13 @@ def bucketing(
     how = config.bucketing
     if how is None:
         return None
-    budget = Budget(how.tokens, how.transport) if how.has_budget else None
+    passages = 1 + config.negatives
+    budget = Budget(how.tokens, how.transport, passages) if how.has_budget else None
     if budget is not None and budget.use(1, *measure.longest) > 1:
         n, m = measure.longest
         raise ConfigError(
             f"stream.bucketing: one pair of {n} English and {m} target tokens, the longest that max_tokens allows, "
-            f"needs tokens {n + m} and transport {n * m}; raise the budget or lower max_tokens"
+            f"needs tokens {passages * n + m} and transport {n * m}; raise the budget or lower max_tokens"
         )
     tables = LengthTables(how.lengths or lengths, found, measure.digest)
     with agree_on_errors("counting tokens", device):
@@ -147,11 +150,36 @@ def tokenizers(tokenize: TextTokenizer, prepare: TextTokenizer | ImageTransform)
     return Tokenizers(tokenize.encode, prepare.encode, tokenize.digest(), prepare.digest())
 
 
-def collator(tokenize: TextTokenizer, prepare: TextTokenizer | ImageTransform) -> tuple[str, PairCollator]:
+def collator(
+    tokenize: TextTokenizer,
+    prepare: TextTokenizer | ImageTransform,
+    *,
+    negatives: int = 0,
+    seed: int = 0,
+) -> tuple[str, PairCollator]:
     """The kind of shards that a student reads, and what makes batches of them."""
-    if isinstance(prepare, TextTokenizer):
-        return "bitext", PairCollator(tokenize, tokenize_target=prepare, batch_ids=(tokenize.batch, prepare.batch))
-    return "images", PairCollator(tokenize, transform_images=prepare)
+    if isinstance(prepare, ImageTransform):
+        return "images", PairCollator(tokenize, transform_images=prepare)
+    return "bitext", PairCollator(
+        tokenize,
+        tokenize_target=prepare,
+        batch_ids=(tokenize.batch, prepare.batch),
+        negatives=negatives,
+        seed=seed,
+    )
+
+
+def _check_negatives(found: Sequence[Source], wanted: int, scored: bool, device: torch.device | str) -> None:
+    """Look at the first pairs of every source; in each some may have no negatives, but not all of them."""
+    what = "negatives with scores" if scored else "negatives"
+    with agree_on_errors("looking for negatives", device):
+        for source in found if wanted else ():
+            pairs = (source[number] for number in range(min(len(source), _LOOKED_AT)))
+            if not any(isinstance(pair, TextPair) and pair.negatives and (pair.scores or not scored) for pair in pairs):
+                raise ConfigError(
+                    f"stream.negatives is {wanted}, but the first {_LOOKED_AT} pairs of {source.name} have no {what}; "
+                    "convert the corpus with them"
+                )
 
 
 def loader(
@@ -163,6 +191,7 @@ def loader(
     seed: int,
     lengths: Path,
     device: torch.device | str = "cpu",
+    scored: bool = False,
 ) -> StreamLoader:
     """The training stream; all ranks enter together.
 
@@ -174,11 +203,17 @@ def loader(
         seed: data seed.
         lengths: folder of token counts, unless the configuration names one.
         device: of this rank, for the exchange with others.
+        scored: the objective learns from recorded scores of negatives.
+
+    Raises:
+        ConfigError: negatives are asked for, and there are none.
     """
     strands = []
     for name, part in config.strands().items():
-        kind, collate = collator(tokenize, prepare[name])
+        kind, collate = collator(tokenize, prepare[name], negatives=part.negatives, seed=seed)
         found = sources(part, kind)
+        if part.faults.policy == "error":
+            _check_negatives(found, part.negatives, scored, device)
         if part.tokens is not None and isinstance(prepare[name], TextTokenizer):
             known = tokenizers(tokenize, prepare[name])
             found = [TokenisedSource(source, part.tokens, known) for source in found]

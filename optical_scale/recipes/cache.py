@@ -23,7 +23,6 @@ from optical_scale.errors import ConfigError
 from optical_scale.recipes.build_evaluations import bitext, captioned_images
 from optical_scale.recipes.build_models import live_teacher, text_tokenizer
 from optical_scale.recipes.build_stream import sources
-from optical_scale.records import CaptionedImage, Record, TextPair
 from optical_scale.runtime.collectives import agree_on_errors, any_rank, broadcast_object, sum_over_ranks
 from optical_scale.runtime.files import folder_appears
 from optical_scale.runtime.world import World
@@ -49,7 +48,7 @@ def cache(config: TrainConfig) -> Path:
     where, teacher = cache_of(config)
     world = World.from_env()
     device = start(world, seed=config.seed)
-    tokenize = text_tokenizer(teacher.backbone)
+    tokenize = text_tokenizer(teacher.backbone).for_passages()
     engine = live_teacher(config, tokenize, device)
     with ExitStack() as stack:
         folder = _folder_of_ranks(where.folder, world, stack)
@@ -111,12 +110,12 @@ def _folder_of_ranks(target: Path, world: World, stack: ExitStack) -> Path:
 def _texts(config: TrainConfig, world: World) -> Iterator[str]:
     """This rank's share of all English texts of training and evaluation; the first is what stands for skipped rows."""
     yield ""
-    english = PairCollator(_no_tokens, tokenize_target=_no_tokens)
+    english = PairCollator(_no_tokens, tokenize_target=_no_tokens, negatives=config.stream.negatives)
     for tower in config.towers().values():
         vision = isinstance(tower.student.backbone, VisionBackbone)
         for source in sources(tower.stream, "images" if vision else "bitext"):
             for number in range(world.rank, len(source), world.size):
-                yield from _english(source[number], english)
+                yield from english.english(source[number])
     for evaluation in config.evaluation:
         match evaluation:
             case BitextRetrieval():
@@ -125,13 +124,6 @@ def _texts(config: TrainConfig, world: World) -> Iterator[str]:
             case ImageText() | Grounding():
                 for image in captioned_images(evaluation)[world.rank :: world.size]:
                     yield from (caption.text for caption in image.captions)
-
-
-def _english(record: Record, english: PairCollator) -> list[str]:
-    if isinstance(record, TextPair):
-        return [record.source]
-    assert isinstance(record, CaptionedImage)
-    return [caption.text for caption in english.captions(record)]
 
 
 def _no_tokens(texts: object) -> TokenBatch:

@@ -25,22 +25,43 @@ def describe(objective: schema.Objective) -> str:
             )
             return f"cosine distance of {whose} to the nearest of the other side (arXiv 2112.08185)"
         case schema.Contrastive():
-            late = f", and {objective.late_interaction:g} times on MaxSim" if objective.late_interaction else ""
-            return f"InfoNCE on mean-pooled embeddings (temperature {objective.temperature:g}){late}"
+            parts = [
+                f"{'' if weight == 1 else f'{weight:g} x '}InfoNCE on {what} (temperature {objective.temperature:g})"
+                for weight, what in (
+                    (objective.dense, "mean-pooled embeddings"),
+                    (objective.late_interaction, "MaxSim"),
+                )
+                if weight
+            ]
+            return " and ".join(parts) + ("" if objective.symmetric else ", from queries to passages")
         case schema.SigLIP():
             return (
                 f"sigmoid loss on mean-pooled embeddings (temperature {objective.temperature:g}, "
                 f"bias {objective.bias:g}; arXiv 2303.15343)"
             )
         case schema.ListKL():
-            what = "MaxSim scores" if objective.scores == "maxsim" else "cosines"
             return (
-                f"KL divergence of in-batch lists of {what} (temperature {objective.temperature:g}; arXiv 2401.04810)"
+                f"KL divergence of in-batch lists of {_scores(objective.scores)} (temperature "
+                f"{objective.temperature:g}; arXiv 2401.04810)"
+            )
+        case schema.ScoreKL():
+            return (
+                f"KL divergence of {_scores(objective.scores)} (temperature {objective.temperature:g}) from recorded "
+                f"scores (temperature {objective.score_temperature:g}) of each query's passages"
+            )
+        case schema.MarginMSE():
+            return (
+                f"squared distance of margins of {_scores(objective.scores)} (temperature {objective.temperature:g}) "
+                "from recorded ones (arXiv 2010.02666)"
             )
         case schema.Mixture():
             return "; ".join(f"{_number(part.weight)} x ({describe(part.objective)})" for part in objective.parts)
         case _:
             assert_never(objective)
+
+
+def _scores(kind: str) -> str:
+    return "MaxSim scores" if kind == "maxsim" else "cosines"
 
 
 def _plan(objective: schema.OptimalTransport) -> str:

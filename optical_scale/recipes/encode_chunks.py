@@ -13,7 +13,7 @@ from optical_scale.shards.samples import Samples, grouped
 _CHUNK = 512
 """Pairs that travel together between processes, or as much work of another kind."""
 
-Packed = tuple[str, str, str, str, str] | LeftOut | Deferred
+Packed = tuple[str, str, str, str, str, tuple[str, ...], tuple[float, ...]] | LeftOut | Deferred
 """A pair as the tuple of its fields, which travels several times faster than a record; or an item as it is."""
 
 
@@ -36,7 +36,8 @@ def chunks(found: Iterable[Item]) -> Iterator[list[Packed]]:
     for item in found:
         assert not isinstance(item, CaptionedImage), "readers of images defer them"
         if isinstance(item, TextPair):
-            chunk.append((item.key, item.language, item.source, item.target, item.corpus))
+            fields = item.key, item.language, item.source, item.target, item.corpus, item.negatives, item.scores
+            chunk.append(fields)
         else:
             chunk.append(item)
         weight += item.work if isinstance(item, Deferred) else 1
@@ -58,8 +59,11 @@ def identity(chunk: Iterable[Packed]) -> bytes:
     for item in chunk:
         if isinstance(item, Deferred):
             texts.append(item.identity)
+        elif isinstance(item, tuple):
+            key, language, source, target, corpus, negatives, scores = item
+            texts += [key, language, source, target, corpus, *negatives, *map(repr, scores)]
         else:
-            texts += item if isinstance(item, tuple) else (repr(item),)
+            texts.append(repr(item))
     return "\0".join(texts).encode("utf-8", "surrogatepass")
 
 

@@ -53,7 +53,7 @@ def evaluate(config: EvaluateConfig) -> Report:
     if config.output.exists() and any(config.output.iterdir()):
         raise EvaluationError(f"output: {config.output} is not empty; choose another folder or delete it")
     torch.manual_seed(config.seed)
-    teacher_tokens = text_tokenizer(config.teacher)
+    teacher_tokens = text_tokenizer(config.teacher).for_passages()
     teacher = frozen(text_encoder(config.teacher, teacher_tokens), teacher_tokens)
     images = frozen(*vision_encoder(config.vision)) if config.vision else None
     passages: dict[Any, Any] = {}

@@ -59,7 +59,9 @@ def export(config: ExportConfig) -> ExportReport:
 def _text_tower(config: ExportConfig, run: TrainConfig) -> TextTower:
     """The given folder, or the run's teacher where that is a folder as it is."""
     teacher = run.teacher.backbone if run.teacher else None
-    told = EncoderContract("text", teacher.max_tokens if teacher else 0, teacher.prefix if teacher else "")
+    told = EncoderContract("text")
+    if teacher is not None:
+        told = EncoderContract("text", teacher.max_tokens, teacher.prefix, passage_prefix=teacher.passage_prefix)
     if config.text is not None:
         return TextTower(config.text, told)
     if teacher is None or teacher.pretrained is None or teacher.layers is not None or teacher.vocabulary != "keep":

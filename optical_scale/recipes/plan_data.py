@@ -132,12 +132,13 @@ def _strand(config: TrainConfig, name: str) -> tuple[Strand, _ReadNow]:
     how = config.stream
     student = config.student.backbone
     prepare = text_tokenizer(student) if isinstance(student, TextBackbone) else vision_encoder(student)[1]
-    tokenize = text_tokenizer(config.teacher.backbone if config.teacher else student)  # type: ignore[arg-type]
-    kind, collate = collator(tokenize, prepare)
+    backbone = config.teacher.backbone if config.teacher else student
+    tokenize = text_tokenizer(backbone).for_passages()  # type: ignore[arg-type]
+    kind, collate = collator(tokenize, prepare, negatives=how.negatives, seed=config.seed)
     found = sources(how, kind)
     lengths = _ReadNow(found, Measure(collate, tokenize, prepare))
     cut = how.bucketing
-    budget = Budget(cut.tokens, cut.transport) if cut and cut.has_budget else None
+    budget = Budget(cut.tokens, cut.transport, 1 + how.negatives) if cut and cut.has_budget else None
     strand = make_strand(
         found,
         collate,

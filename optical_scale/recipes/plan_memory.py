@@ -101,7 +101,8 @@ class MemoryPlan:
         self.pairs = config.stream.pairs_per_step // config.stream.lanes
         engine = config.student.engine
         self.student_tokens = tokens or config.student.backbone.max_tokens
-        rows = self.pairs * (1 if config.teacher else 2)
+        self.passages = self.pairs * (1 + config.stream.negatives)
+        rows = self.pairs if config.teacher else self.pairs + self.passages
         self.student = _shape(config, rows, self.student_tokens, engine.precision, teacher=False)
         self.teacher: Shape | None = None
         self.teacher_tokens = self.student_tokens
@@ -109,7 +110,7 @@ class MemoryPlan:
             self.teacher_tokens = tokens or config.teacher.backbone.max_tokens
             live = config.teacher.cache is None
             precision = config.teacher.engine.precision
-            self.teacher = _shape(config, self.pairs, self.teacher_tokens, precision, teacher=True) if live else None
+            self.teacher = _shape(config, self.passages, self.teacher_tokens, precision, teacher=True) if live else None
 
     def layout(self, ranks: int) -> Layout:
         """What the configuration says."""
@@ -127,8 +128,8 @@ class MemoryPlan:
         if layout.activation_checkpointing:
             kept = self.student.checkpointed + self.student.layer
         width = self.config.student.backbone.head or self.student.width
-        vectors = self.pairs * (self.student_tokens + self.teacher_tokens) * width
-        plans = self.pairs * self.student_tokens * self.teacher_tokens
+        vectors = (self.pairs * self.student_tokens + self.passages * self.teacher_tokens) * width
+        plans = self.passages * self.student_tokens * self.teacher_tokens
         found = replace(found, activations=kept, objective=vectors * (8 + size) + plans * 12)
         if self.teacher is not None:
             assert self.config.teacher is not None

@@ -55,7 +55,7 @@ def rehearse(config: TrainConfig, steps: int = 1) -> Rehearsal:
     with tempfile.TemporaryDirectory() as lengths:
         if tokenize is None:
             assert isinstance(towers[0].prepare, TextTokenizer), "the schema demands a teacher for a vision student"
-            tokenize = towers[0].prepare
+            tokenize = towers[0].prepare.for_passages()
         prepare = {tower.name: tower.prepare for tower in towers}
         stream = loader(
             config.stream, tokenize, prepare, world=world, seed=config.seed, lengths=Path(lengths), device=device

@@ -112,8 +112,8 @@ def _runs(
             runs["bm25"][language] = as_run(texts, lexical, collection.ids)
     if config.topics is None:
         return runs
-    encode_topics = _encoder(config.topics)
-    encode_documents = encode_topics if config.documents is None else _encoder(config.documents)
+    encode_topics, encode_passages = _encoders(config.topics)
+    encode_documents = encode_passages if config.documents is None else _encoders(config.documents)[1]
     matrices = _matrices(config, collection, encode_documents, world, stack)
     modes: list[Mode] = [method for method in config.methods if method != "bm25"]
     for language, texts in topics.items():
@@ -179,7 +179,8 @@ def _matrices(
 
 def _source(backbone: TextBackbone, fingerprint: str, config: SearchConfig) -> str:
     """Hash of all that decides the vectors: settings, weights and tokenizer files, documents."""
-    lines = [backbone.model_dump_json(exclude={"pretrained", "tokenizer"}), fingerprint, config.precision]
+    left_out = {"pretrained", "tokenizer", *(["passage_prefix"] if backbone.passage_prefix is None else [])}
+    lines = [backbone.model_dump_json(exclude=left_out), fingerprint, config.precision]
     lines.append(str(config.passage_words))
     for folder in filter(None, (backbone.pretrained, backbone.tokenizer)):
         lines += [
@@ -190,6 +191,8 @@ def _source(backbone: TextBackbone, fingerprint: str, config: SearchConfig) -> s
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _encoder(config: TextBackbone) -> Encode:
+def _encoders(config: TextBackbone) -> tuple[Encode, Encode]:
+    """Of topics and of documents: one network, whose prefixes may differ."""
     tokenizer = text_tokenizer(config)
-    return frozen(text_encoder(config, tokenizer), tokenizer)
+    network = text_encoder(config, tokenizer)
+    return frozen(network, tokenizer), frozen(network, tokenizer.for_passages())

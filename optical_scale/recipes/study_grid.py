@@ -129,7 +129,8 @@ def _evaluation(study: Study, folder: Path, train: TrainConfig) -> EvaluateConfi
     exported, student = folder / "model", train.student.backbone
     teacher = train.teacher.backbone if train.teacher else None
     if isinstance(student, TextBackbone):
-        own = TextBackbone(pretrained=exported, max_tokens=student.max_tokens, prefix=student.prefix)
+        told = student.model_dump(include={"max_tokens", "prefix", "passage_prefix"})
+        own = TextBackbone(pretrained=exported, **told)
         stage, vision = own, None
     else:
         assert teacher is not None, "the schema demands a teacher for a vision student"

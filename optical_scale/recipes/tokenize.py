@@ -49,7 +49,7 @@ def _open(config: TrainConfig) -> tuple[list[Source], Tokenizers]:
     student = pairs.student.backbone
     if not isinstance(student, TextBackbone):
         raise ConfigError("student.backbone: only bitext is tokenised beforehand; this student reads images")
-    english = text_tokenizer(config.teacher.backbone if config.teacher else student)
+    english = text_tokenizer(config.teacher.backbone if config.teacher else student).for_passages()
     return sources(pairs.stream, "bitext"), tokenizers(english, text_tokenizer(student))
 
 

@@ -66,12 +66,13 @@ def train(config: TrainConfig) -> TrainState:
     teacher, tokenize = build_teacher(config, device)
     stream = loader(
         config.stream,
-        tokenize or _text(towers[0].prepare),
+        tokenize or _text(towers[0].prepare).for_passages(),
         {tower.name: tower.prepare for tower in towers},
         world=world,
         seed=config.seed,
         lengths=config.run / "lengths",
         device=device,
+        scored=config.needs_scores,
     )
     steps = total_steps(config, stream.strands)
     by_strand = dict(zip((tower.name for tower in towers), stream.strands.counts(steps), strict=True))
@@ -221,7 +222,10 @@ def _evaluator(
         assert tokenize is not None
         encoders = Encoders(by_teacher, by_teacher, images=by_student, query_spans=tokenize.spans)
     elif teacher is None:
-        encoders = Encoders(by_student, by_student, passage_cache=None, matrices_cache=None)
+        passages = prepare.for_passages()
+        encoders = Encoders(
+            by_student, lambda texts: student.encode(passages(texts)), passage_cache=None, matrices_cache=None
+        )
     else:
         images = by_second if len(towers) > 1 else None
         encoders = Encoders(by_student, by_teacher, images=images, query_spans=prepare.spans)

@@ -144,6 +144,21 @@ def gather_rows_together(parts: Sequence[Tensor], counts: tuple[int, ...] | None
     return gathered
 
 
+def gather_integer_rows(rows_BV: Tensor, counts: tuple[int, ...]) -> Tensor:
+    """Rows of integers of all ranks in rank order, as they are.
+
+    Args:
+        rows_BV: int64, of this rank.
+        counts: rows of each rank.
+    """
+    if not _many() or not any(counts):
+        return rows_BV
+    mine = torch.cat([rows_BV, rows_BV.new_zeros(max(counts) - len(rows_BV), rows_BV.shape[1])])
+    all_RKV = mine.new_empty(len(counts), *mine.shape)
+    dist.all_gather(list(all_RKV.unbind()), mine)
+    return torch.cat([rows[:count] for rows, count in zip(all_RKV, counts, strict=True)])
+
+
 def visits(mine: Tensor, counts: tuple[int, ...]) -> Iterator[tuple[int, Tensor]]:
     """Every rank's rows in turn, on all ranks, without gradient: only one other rank's rows exist at a time.
 

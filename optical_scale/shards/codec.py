@@ -1,6 +1,7 @@
 """One record <-> the bytes of its tar members. Bytes depend on the record alone: no clock, no user, no machine."""
 
 import json
+import math
 import re
 import tarfile
 from typing import Any
@@ -36,6 +37,7 @@ def encode(record: Record) -> bytes:
         if not _LANGUAGE.fullmatch(record.language):  # it becomes part of a file name
             raise ShardError(f"{record.key}: {record.language!r} is no BCP-47 tag; expected for example sw or pt-BR")
         fields: dict[str, Any] = {"language": record.language, "source": record.source, "target": record.target}
+        fields |= _list_fields(record)
         members = []
     else:
         if record.extension not in ("jpg", "png"):
@@ -48,6 +50,19 @@ def encode(record: Record) -> bytes:
     except UnicodeEncodeError as error:
         raise ShardError(f"{record.key}: the text has no UTF-8 form ({error}); repair it in the corpus") from None
     return b"".join(members)
+
+
+def _list_fields(pair: TextPair) -> dict[str, Any]:
+    """Negatives and scores; pairs without any have no such fields."""
+    if pair.scores and len(pair.scores) != 1 + len(pair.negatives):
+        raise ShardError(
+            f"{pair.key}: {len(pair.scores)} scores for a passage and {len(pair.negatives)} negatives; expected "
+            f"{1 + len(pair.negatives)} or none"
+        )
+    if not all(map(math.isfinite, pair.scores)):
+        raise ShardError(f"{pair.key}: scores {pair.scores}; expected finite numbers")
+    found = {"negatives": list(pair.negatives), "scores": list(pair.scores)}
+    return {name: values for name, values in found.items() if values}
 
 
 def _image_fields(record: CaptionedImage) -> dict[str, Any]:
@@ -121,7 +136,15 @@ def _to_record(key: str, members: dict[str, bytes]) -> Record:
     fields = json.loads(members.pop("json"))
     try:
         if not members:
-            return TextPair(key, fields["language"], fields["source"], fields["target"], fields["corpus"])
+            return TextPair(
+                key,
+                fields["language"],
+                fields["source"],
+                fields["target"],
+                fields["corpus"],
+                tuple(fields.get("negatives", ())),
+                tuple(fields.get("scores", ())),
+            )
         [(extension, image)] = members.items()
         return CaptionedImage(
             key=key,

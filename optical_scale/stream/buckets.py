@@ -6,7 +6,7 @@ texts; ranks that work at the same time work on neighbouring lengths, so that no
 
 A micro-batch of B pairs whose longest English text has N tokens and whose longest target has M is paid as B·(N + M)
 tokens by the encoders and as B·N·M entries of cost matrices by optimal transport. Both count padding, because memory
-does.
+does. Negatives are English rows beside those of the pairs, of which N then counts the longest.
 """
 
 import heapq
@@ -44,16 +44,18 @@ class Budget:
     """The most that a micro-batch may cost; None is no limit.
 
     Attributes:
-        tokens: padded tokens of both sides, B·(N + M).
+        tokens: padded tokens of both sides, B·(N + M), or B·(P·N + M) with P ``passages``.
         transport: entries of padded cost matrices, B·N·M.
+        passages: English texts of a pair, 1 and its negatives.
     """
 
     tokens: int | None = None
     transport: int | None = None
+    passages: int = 1
 
     def use(self, pairs: int, n: int, m: int) -> float:
         """The larger share of the limits that a micro-batch takes; above 1 it is too large."""
-        tokens = 0.0 if self.tokens is None else pairs * (n + m) / self.tokens
+        tokens = 0.0 if self.tokens is None else pairs * (self.passages * n + m) / self.tokens
         return max(tokens, 0.0 if self.transport is None else pairs * n * m / self.transport)
 
 
@@ -78,6 +80,7 @@ class Bucketing:
         cut = f"micro_batch_pairs {micro_batch_pairs}"
         if self.budget is not None:
             cut = f"tokens {self.budget.tokens}, transport {self.budget.transport}, lanes {self.lanes}"
+            cut += f", passages {self.budget.passages}" if self.budget.passages > 1 else ""
         return f"look_ahead {self.look_ahead}, {cut}, lengths {self.lengths.digest}"
 
 

@@ -1,10 +1,16 @@
-"""From samples to tensors: which side is read by whom, and which caption of an image is used."""
+"""From samples to tensors: which side is read by whom, which caption of an image and which negatives are used."""
 
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 
-from optical_scale.batch import PairBatch, PatchBatch, TokenBatch
+import numpy as np
+import torch
+from torch import Tensor
+
+from optical_scale.batch import PairBatch, PatchBatch, Queries, TokenBatch
 from optical_scale.errors import StreamError
 from optical_scale.records import Caption, CaptionedImage, Record, TextPair
+from optical_scale.runtime.seeding import derive_seed
 from optical_scale.stream.tokens import Ids, TokenisedPair
 
 Tokenize = Callable[[Sequence[str]], TokenBatch]
@@ -23,7 +29,8 @@ class PairCollator:
     A :class:`TextPair` gives its English side to ``tokenize_source`` and its other side to ``tokenize_target``. A
     :class:`CaptionedImage` gives one caption to ``tokenize_source`` and its encoded image to ``transform_images``; in
     epoch e the caption is number e modulo the number of captions in ``caption_language``, so that over the epochs all
-    captions are used equally often and a resumed run uses the same ones.
+    captions are used equally often and a resumed run uses the same ones. The negatives of a text pair take turns
+    likewise, in an order of their own for each pair.
 
     Args:
         tokenize_source: text for the teacher.
@@ -32,6 +39,8 @@ class PairCollator:
         batch_ids: of both sides, for pairs that know their token ids: pads them as ``tokenize_source`` and
             ``tokenize_target`` would.
         caption_language: which captions describe an image to the teacher; ``en`` also accepts ``en-GB``.
+        negatives: how many of each pair's negatives are used at a time; a pair with fewer gives all it has.
+        seed: decides the order of negatives.
 
     Raises:
         StreamError: neither ``tokenize_target`` nor ``transform_images`` was given.
@@ -45,6 +54,8 @@ class PairCollator:
         transform_images: TransformImages | None = None,
         batch_ids: tuple[BatchIds, BatchIds] | None = None,
         caption_language: str = "en",
+        negatives: int = 0,
+        seed: int = 0,
     ) -> None:
         if tokenize_target is None and transform_images is None:
             raise StreamError("a collator needs tokenize_target (text pairs) or transform_images (captioned images)")
@@ -53,6 +64,8 @@ class PairCollator:
         self.transform_images = transform_images
         self.batch_ids = batch_ids
         self.caption_language = caption_language
+        self.negatives = negatives
+        self.seed = seed
 
     def __call__(self, records: Sequence[Record], epochs: Sequence[int] | None = None) -> PairBatch:
         """Collate ``records``; ``epochs`` holds the epoch each was drawn in, all 0 when absent.
@@ -70,29 +83,41 @@ class PairCollator:
                 f"text pair {pairs[0].key!r} ({pairs[0].corpus}) and image {images[0].key!r} ({images[0].corpus}) met "
                 "in one batch; train on text and on images in separate runs or streams"
             )
-        if pairs:
-            return self._text(pairs)
-        return self._images(images, [0] * len(images) if epochs is None else epochs)
+        epochs = [0] * len(records) if epochs is None else epochs
+        return self._text(pairs, epochs) if pairs else self._images(images, epochs)
 
     def blank(self) -> PairBatch:
         """One row without meaning and without key, of the kind this collator makes; see :class:`PairBatch`."""
         if self.tokenize_target is not None:
-            return PairBatch(self.tokenize_source([""]), self.tokenize_target([""]), (), ())
+            return PairBatch(
+                self.tokenize_source([""]), self.tokenize_target([""]), (), (), queries=_queries([], [], [])
+            )
         assert self.transform_images is not None
         return PairBatch(self.tokenize_source([""]), self.transform_images([_BLACK]), (), ())
 
-    def _text(self, pairs: Sequence[TextPair]) -> PairBatch:
+    def _text(self, pairs: Sequence[TextPair], epochs: Sequence[int]) -> PairBatch:
         if self.tokenize_target is None:
             raise StreamError(f"{pairs[0].key!r} is a text pair, but this run reads images; use a corpus of images")
         known = [pair for pair in pairs if isinstance(pair, TokenisedPair)]
+        drawn = [self._drawn(pair, epoch) for pair, epoch in zip(pairs, epochs, strict=True)]
+        texts = [pair.negatives[at] for pair, places in zip(pairs, drawn, strict=True) for at in places]
         if self.batch_ids is not None and len(known) == len(pairs):
             source = self.batch_ids[0]([pair.source_ids for pair in known])
             target = self.batch_ids[1]([pair.target_ids for pair in known])
         else:
-            source = self.tokenize_source([pair.source for pair in pairs])
+            source = self.tokenize_source([*(pair.source for pair in pairs), *texts])
             target = self.tokenize_target([pair.target for pair in pairs])
-        assert len(source) == len(target) == len(pairs)
-        return PairBatch(source, target, tuple(p.language for p in pairs), tuple(p.key for p in pairs))
+        assert len(source) - len(texts) == len(target) == len(pairs)
+        queries = _queries(pairs, drawn, texts)
+        return PairBatch(source, target, tuple(p.language for p in pairs), tuple(p.key for p in pairs), queries=queries)
+
+    def _drawn(self, pair: TextPair, epoch: int) -> list[int]:
+        """Which of its negatives are used: over the epochs all equally often."""
+        most = len(pair.negatives)
+        if most <= self.negatives:
+            return list(range(most))
+        order = np.random.default_rng(derive_seed(self.seed, "negatives", pair.key)).permutation(most)
+        return [int(order[(epoch * self.negatives + turn) % most]) for turn in range(self.negatives)]
 
     def _images(self, images: Sequence[CaptionedImage], epochs: Sequence[int]) -> PairBatch:
         if self.transform_images is None:
@@ -102,6 +127,16 @@ class PairCollator:
         target = self.transform_images([image.image for image in images])
         assert len(source) == len(target) == len(images)
         return PairBatch(source, target, tuple(c.language for c in captions), tuple(i.key for i in images))
+
+    def english(self, record: Record) -> list[str]:
+        """All texts that may stand for ``record`` on the English side, in some epoch.
+
+        Raises:
+            StreamError: an image has no caption in ``caption_language``.
+        """
+        if isinstance(record, CaptionedImage):
+            return [caption.text for caption in self.captions(record)]
+        return [record.source, *(record.negatives if self.negatives else ())]
 
     def caption(self, image: CaptionedImage, epoch: int) -> Caption:
         """The caption that stands for ``image`` in ``epoch``.
@@ -126,3 +161,24 @@ class PairCollator:
                 f"image {image.key!r} ({image.corpus}) has no caption in {wanted!r}; its captions are in: {found}"
             )
         return captions
+
+
+def _queries(pairs: Sequence[TextPair], drawn: Sequence[Sequence[int]], negatives: Sequence[str]) -> Queries:
+    owners = [row for row, places in enumerate(drawn) for _ in places]
+    unknown = float("nan")
+    scores = [pair.scores or (unknown,) * (1 + len(pair.negatives)) for pair in pairs]
+    return Queries(
+        target_B=_digests([pair.target for pair in pairs]),
+        source_B=_digests([pair.source for pair in pairs]),
+        negative_R=_digests(negatives),
+        owner_R=torch.tensor(owners, dtype=torch.int64),
+        scores_B=torch.tensor([row[0] for row in scores], dtype=torch.float32),
+        scores_R=torch.tensor(
+            [row[1 + at] for row, places in zip(scores, drawn, strict=True) for at in places], dtype=torch.float32
+        ),
+    )
+
+
+def _digests(texts: Sequence[str]) -> Tensor:
+    found = b"".join(blake2b(text.encode(), digest_size=8).digest() for text in texts)
+    return torch.from_numpy(np.frombuffer(found, dtype=np.int64).copy())

@@ -12,7 +12,7 @@ from optical_scale.batch import PairBatch, TokenBatch, TokenStates
 from optical_scale.engine.student import Update
 from optical_scale.engine.teacher import Teacher
 from optical_scale.engine.towers import Student
-from optical_scale.losses.objective import LossOutput, Moment, Objective, at
+from optical_scale.losses.objective import LossOutput, Moment, Objective, Passages, at
 from optical_scale.runtime.collectives import gather_integers, sum_over_ranks
 from optical_scale.runtime.phases import Phases
 from optical_scale.training.alarms import finish_health, health
@@ -68,18 +68,22 @@ class TrainStep:
             watch: also report the student's health.
         """
         # The one place where ranks tell each other what they bring; objectives need not ask again.
-        rows = gather_integers([len(batch) for batch in micro_batches], self.student.device)
+        brought = [len(batch) for batch in micro_batches] + [batch.negatives for batch in micro_batches]
+        everywhere = gather_integers(brought, self.student.device)
+        rows, negatives = everywhere[: len(micro_batches)], everywhere[len(micro_batches) :]
         weight = max(1.0, float(sum(map(sum, rows))))
         totals: Counter[str] = Counter()
         update, loss_is_finite = None, True
         for number, batch in enumerate(micro_batches):
             teacher, student = self._encode(batch)
+            passages = self._passages(batch, teacher, negatives[number])
+            teacher = teacher.first(len(batch.target))
             if not batch.keys:  # a stand-in for samples that were all skipped; this rank still joins the collectives
                 teacher, student = teacher.first(0), student.first(0)
             with self.phases("objective"):
                 # Objectives may refuse what is not finite, on this rank alone; all shall see it in the loss instead.
                 student, penalty = _made_finite(student)
-                output = at(self.objective, Moment(step, rows[number]))(teacher, student)
+                output = at(self.objective, Moment(step, rows[number], passages))(teacher, student)
                 output = output._replace(sum=output.sum + penalty)
             last = number == len(micro_batches) - 1
             if last:
@@ -113,6 +117,12 @@ class TrainStep:
         assert isinstance(batch.target, TokenBatch)
         with self.phases("student"):
             return self.student.encode_both(batch.source, batch.target)
+
+    def _passages(self, batch: PairBatch, teacher: TokenStates, rows: tuple[int, ...]) -> Passages | None:
+        """Of use with negatives; and where the student reads both sides, as dropout hides which passages are equal."""
+        if batch.queries is None or (self.teacher is not None and not sum(rows)):
+            return None
+        return Passages(teacher.part(slice(len(batch.target), None)), batch.queries.to(self.student.device), rows)
 
     def _average(self, totals: Counter[str], weight: float) -> dict[str, float]:
         names = list(totals)

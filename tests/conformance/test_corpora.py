@@ -137,6 +137,12 @@ def jsonl(folder):
     return {"format": "jsonl", "name": "c", "path": "x.jsonl", "language": "sw", **fields}
 
 
+def lists(folder):
+    rows = [{"query": target, "pos": source, "neg": ["no", "never"], "s": [2, 1, 0.5]} for source, target in PAIRS]
+    (folder / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return {"format": "lists", "name": "c", "path": "x.jsonl", "language": "sw", "scores": ["s"]}
+
+
 def tmx(folder):
     units = [
         f'<tu><tuv xml:lang="EN-us"><seg>{source}</seg></tuv>\n<tuv xml:lang="sw"><seg>{target}</seg></tuv></tu>'
@@ -207,6 +213,7 @@ FORMATS = {
     "opus": Format(opus, "x.zip", complaint=".*: (not a sound zip|cannot be read)"),
     "table": Format(table, "x.tsv"),
     "jsonl": Format(jsonl, "x.jsonl"),
+    "lists": Format(lists, "x.jsonl"),
     "tmx": Format(tmx, "x.tmx", complaint=":2: not well-formed XML"),
     "xliff": Format(xliff, "x.xlf", complaint=":2: not well-formed XML"),
     "bible": Format(bible, "sw.xml", complaint=":2: not well-formed XML"),

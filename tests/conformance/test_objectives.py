@@ -9,6 +9,7 @@ from optical_scale.batch import TokenStates
 from optical_scale.config import objectives as schema
 from optical_scale.losses.objective import Moment, at
 from optical_scale.recipes.build_objective import objective as build
+from tests.conformance.test_query_lists import LISTS
 from tests.support.processes import run_ranks
 
 B, N, M, D = 6, 7, 9, 16
@@ -47,6 +48,7 @@ OBJECTIVES = {
     "turns": {"name": "contrastive", "temperature": 0.1, "exchange": "turns"},
     "contrastive": {"name": "contrastive", "temperature": 0.1},
     "late_interaction": {"name": "contrastive", "temperature": 0.1, "late_interaction": 0.5},
+    "search": {"name": "contrastive", "temperature": 0.1, "dense": 0.0, "late_interaction": 1.0, "symmetric": False},
     "mixture": {
         "name": "mixture",
         "parts": [
@@ -56,10 +58,10 @@ OBJECTIVES = {
     },
 }
 # The negatives of a contrastive pair are the other pairs of its batch, so the sum of two halves is another loss.
-INTERACTING = ("contrastive", "late_interaction", "turns", "siglip", "list_kl", "list_kl_dense")
+INTERACTING = ("contrastive", "late_interaction", "search", "turns", "siglip", "list_kl", "list_kl_dense")
 SEPARABLE = tuple(name for name in OBJECTIVES if name not in INTERACTING)
 # Tokens that nobody chooses, or that a partial plan leaves where they are, learn nothing.
-LEAVING_TOKENS = ("greedy", "greedy_both", "partial", "list_kl", "list_kl_dense")
+LEAVING_TOKENS = ("greedy", "greedy_both", "partial", "search", "list_kl", "list_kl_dense")
 # The teacher's side is a target, whoever made it.
 TARGET = ("token_mse",)
 
@@ -101,7 +103,7 @@ def leaf(batch):
 
 def test_the_union_is_covered():
     members = {member.model_fields["name"].annotation.__args__[0] for member in schema.Objective.__args__[0].__args__}
-    assert members == {values["name"] for values in OBJECTIVES.values()}
+    assert members == {values["name"] for values in (*OBJECTIVES.values(), *LISTS.values())}
 
 
 @every_objective
@@ -218,7 +220,7 @@ def test_the_order_of_pairs_is_irrelevant(name):
     torch.testing.assert_close(gradient, expected[order], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["contrastive", "late_interaction", "turns"])
+@pytest.mark.parametrize("name", ["contrastive", "late_interaction", "search", "turns"])
 def test_the_same_teacher_sentence_is_no_negative(name):
     teacher, student = states(N, 9, rows=2), states(M, 10, rows=2, gradient=True)
     once = objective(name)(rows_of(teacher, [0]), rows_of(student, [0]))

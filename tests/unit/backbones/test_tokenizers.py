@@ -4,6 +4,7 @@ import threading
 
 import pytest
 import torch
+from transformers import BertTokenizerFast
 
 from optical_scale.backbones.tokenizers import TextTokenizer
 from tests.support.corpus import write_tokenizer
@@ -60,3 +61,25 @@ def test_threads_may_share_one(folder):
         thread.join()
     assert not failures
     assert torch.equal(tokenize(TEXTS * 20).ids_BT, expected.ids_BT)
+
+
+def test_passages_have_a_prefix_of_their_own(folder):
+    queries = TextTokenizer.load(folder, 16, "query: ", "passage: ")
+    passages = queries.for_passages()
+    assert torch.equal(passages(["dokiba"]).ids_BT, TextTokenizer.load(folder, 16, "passage: ")(["dokiba"]).ids_BT)
+    assert torch.equal(queries(["dokiba"]).ids_BT, TextTokenizer.load(folder, 16, "query: ")(["dokiba"]).ids_BT)
+    assert passages.digest() != queries.digest()
+    same = TextTokenizer.load(folder, 16, "query: ")
+    assert same.for_passages() is same
+
+
+def test_a_marker_of_the_vocabulary_is_one_token(tmp_path):
+    names = "[PAD] [UNK] [CLS] [SEP] [MASK] [unused0] [unused1] [ ] unused ##0 a b"
+    (tmp_path / "vocab.txt").write_text("\n".join(names.split()))
+    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "bert")
+    queries = TextTokenizer.load(tmp_path / "bert", 16, "[unused0] ", "[unused1] ")
+    assert queries.pieces("a") == ["[unused0]", "a"]
+    assert queries.for_passages()(["a b"]).ids_BT.tolist() == [[2, 6, 11, 12, 3]]
+    assert queries(["a"]).mask_BT.tolist() == [[False, True, True, False]]
+    queries.save(tmp_path / "saved")
+    assert TextTokenizer.load(tmp_path / "saved", 16, "[unused0] ")(["b"]).ids_BT.tolist() == [[2, 5, 12, 3]]

@@ -23,7 +23,10 @@ TRANSPORT = {"name": "optimal_transport"}
         (TRANSPORT | {"epsilon": 0}, "greater than 0"),
         (TRANSPORT | {"epsilon": {"start": 0.1, "end": 0, "to_step": 5}}, "epsilon must stay above 0"),
         (TRANSPORT | {"epsilon": {"start": 1, "end": 0.1, "from_step": 9, "to_step": 5}}, "must lie after from_step"),
-        ({"name": "contrastive", "exchange": "turns", "late_interaction": 1}, "turns has dense scores only"),
+        (
+            {"name": "contrastive", "exchange": "turns", "late_interaction": 1},
+            "turns has dense scores in both directions only",
+        ),
         ({"name": "mixture", "parts": []}, "at least 1 item"),
     ],
 )

@@ -41,6 +41,36 @@ def test_a_vision_student_has_a_teacher_and_no_bitext():
         train(student={"backbone": VISION}, evaluation=[{"name": "bitext", "shards": "v"}])
 
 
+LATE = {"name": "contrastive", "dense": 0.0, "late_interaction": 1.0}
+
+
+def with_negatives(**changes):
+    return {"sources": [{"shards": "s"}], "pairs_per_step": 8, "micro_batch_pairs": 4, "negatives": 3} | changes
+
+
+def test_negatives_belong_to_objectives_that_learn_from_them():
+    assert not train(stream=with_negatives(), objective=LATE).needs_scores
+    mixture = {"name": "mixture", "parts": [{"weight": 1, "objective": {"name": "score_kl"}}]}
+    assert train(stream=with_negatives(), objective=mixture).needs_scores
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stream": with_negatives()}, "only contrastive, score_kl and margin_mse learn from them"),
+        ({"stream": with_negatives(), "objective": {"name": "contrastive", "exchange": "turns"}}, "turns has none"),
+        ({"stream": with_negatives(tokens="t"), "objective": LATE}, "ids of pairs without their negatives"),
+        ({"stream": with_negatives(), "student": {"backbone": VISION}, "objective": LATE}, "a vision student has none"),
+        ({"objective": {"name": "margin_mse"}}, "margin_mse compares the negatives of queries"),
+        ({"objective": {"name": "contrastive", "dense": 0}}, "are both 0, so nothing is learned"),
+        ({"objective": {"name": "contrastive", "exchange": "turns", "symmetric": False}}, "in both directions only"),
+    ],
+)
+def test_negatives_without_use_are_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        train(**changes)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -105,6 +105,13 @@ def test_code_compiles_and_mentions_prefix_and_head_only_if_there_are_any():
         assert ("2_Dense" in card) == (contract.head is not None)
 
 
+def test_code_tells_queries_from_passages_where_their_prefixes_differ():
+    card = render(FACTS, EncoderContract("text", 64, "q: ", passage_prefix="d: "))
+    assert 'model.encode_query(["a query"])' in card
+    assert "`d: ` before passages" in card
+    assert '"prefix": "q: ", "passage_prefix": "d: "' in card
+
+
 def test_late_interaction_layout_names_its_libraries():
     card = model_card(FACTS, TEXT, 1, Verification(0.0, 1e-5), "pylate")
     assert 'models.ColBERT("student")' in card

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import BertTokenizerFast
 
-from optical_scale.backbones.encoder import model_inputs, token_states
+from optical_scale.backbones.encoder import EncoderContract, model_inputs, token_states
+from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.config.backbones import TextBackbone
 from optical_scale.config.export import ExportConfig
+from optical_scale.export.pylate import write_layout
 from optical_scale.recipes.build_models import text_encoder, text_tokenizer
 from optical_scale.recipes.export import export
 from tests.unit.export.checkpoints import step_folder
@@ -73,3 +76,20 @@ def test_layout_is_the_one_pylate_reads(folder):
     assert settings["skiplist_words"] == ["</s>", "<s>"]
     assert settings["prompts"]["document"] == "query: "
     assert "pylate" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "settings"),
+    [
+        (("[unused0] ", "[unused1] "), ("[unused0]", "[unused1]", {})),
+        (("ask: ", "tell: "), ("", "", {"query": "ask: ", "document": "tell: "})),
+    ],
+)
+def test_markers_of_one_token_are_pylates_own(tmp_path, prefixes, settings):
+    names = "[PAD] [UNK] [CLS] [SEP] [MASK] [unused0] [unused1] a b"
+    (tmp_path / "vocab.txt").write_text("\n".join(names.split()))
+    tokenizer = BertTokenizerFast(str(tmp_path / "vocab.txt"))
+    TextTokenizer(tokenizer, 16, *prefixes).save(tmp_path / "model")
+    write_layout(tmp_path / "model", EncoderContract("text", 16, prefixes[0], passage_prefix=prefixes[1]), 4)
+    found = json.loads((tmp_path / "model" / "config_sentence_transformers.json").read_text())
+    assert (found["query_prefix"], found["document_prefix"], found["prompts"]) == settings

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from optical_scale.errors import ConfigError, ShardError
@@ -173,3 +175,14 @@ def test_numbers_out_of_range_and_damage_are_explained(tmp_path):
     tar.write_bytes(data)
     with pytest.raises(ShardError, match=r"bitext-sw-000000.tar, sample 0: the bytes differ"):
         inspect_folder(ShardFolder(folder))
+
+
+def test_negatives_are_a_side_of_their_own_and_no_records(tmp_path):
+    listed = [replace(pair, negatives=("a b", "c")) for pair in pairs(4)]
+    report = inspect_folder(ShardFolder(write(tmp_path / "s", [*listed, *pairs(3, "de")])))
+    found = texts(report, "sw", "negative")
+    assert (found.read, found.words.most, found.words.mean) == (8, 2, 1.5)
+    assert {row.language: (row.samples, row.read) for row in report.languages} == {"de": (3, 3), "sw": (4, 4)}
+    assert account(report, "news", "sw").kept == 4
+    assert {row.side for row in report.texts if row.language == "de"} == {"english", "target"}
+    assert all(text.side != "negative" for shown in report.shown for text in shown.texts)

@@ -138,7 +138,7 @@ def test_page_of_images_has_thumbnails_and_keeps_parts_apart(tmp_path, tokenizer
     assert '<td data-value="5">5</td>' in page
     assert "animals" in page
     text = inspect(tmp_path / "s", samples=1)
-    assert "left out of images that were kept:\n  f30k: 1,234 box_outside" in text
+    assert "left out of records that were kept:\n  f30k: 1,234 box_outside" in text
     assert re.search(r"f30k +– +images +7 +5 +missing_image 5", text)
 
 

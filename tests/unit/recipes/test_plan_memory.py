@@ -41,6 +41,16 @@ def test_activations_are_those_of_autograd_and_grow_with_the_batch(workshop, pla
     assert plan.memory(recomputed).activations < plan.memory(Layout(1, 0, **PLAIN)).activations
 
 
+def test_negatives_are_passages_beside_those_of_the_pairs(workshop):
+    late = {"name": "mixture", "parts": [{"weight": 1, "objective": {"name": "contrastive"}}]}
+    pairs, lists = (
+        MemoryPlan(load(TrainConfig, workshop.config(f"n{n}", teacher=None, objective=late, stream={"negatives": n})))
+        for n in (0, 6)
+    )
+    # Two texts of a pair become eight.
+    assert lists.student.activations == pytest.approx(4 * pairs.student.activations, rel=0.05)
+
+
 def test_frozen_parts_have_neither_gradient_nor_optimizer(workshop):
     student = {"freeze": ["embeddings"]}
     frozen = MemoryPlan(load(TrainConfig, workshop.config("c", student=student)))

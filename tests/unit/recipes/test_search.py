@@ -8,6 +8,7 @@ import yaml
 
 from optical_scale.cli.main import main
 from optical_scale.evaluation.run_files import read_run
+from optical_scale.shards.reader import ShardFolder
 from tests.support.corpus import write_tokenizer
 from tests.support.runs import tiny_xlmr
 
@@ -159,3 +160,21 @@ def test_a_conversion_is_of_one_kind(tmp_path, beir, change):
     (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(config))
     assert main(["convert", str(tmp_path / "wrong.yaml")]) == 2
     assert not (tmp_path / "x").exists()
+
+
+def test_a_run_mines_negatives_for_the_pairs_of_its_collection(tmp_path, beir, encoder):
+    search(tmp_path, "mine", collection=str(beir), topics=encoder, methods=["late_interaction"], top_k=30)
+    negatives = {"candidates": str(tmp_path / "mine" / "runs" / "late_interaction.en.txt"), "most": 5}
+    corpus = {"format": "collection", "name": "c", "path": str(beir), "language": "en", "negatives": negatives}
+    (tmp_path / "pairs.yaml").write_text(yaml.safe_dump({"output": str(tmp_path / "pairs"), "corpora": [corpus]}))
+    assert main(["convert", str(tmp_path / "pairs.yaml")]) == 0
+    assert main(["verify", str(tmp_path / "pairs")]) == 0
+    assert main(["inspect", str(tmp_path / "pairs")]) == 0
+    run = read_run(tmp_path / "mine" / "runs" / "late_interaction.en.txt")
+    pairs = list(ShardFolder(tmp_path / "pairs").select("en"))
+    assert len(pairs) == 8
+    for number, pair in enumerate(pairs):
+        others = [(document, score) for document, score in run[f"q{number}"] if document != f"d{number}"][:5]
+        assert pair.source == text(number)
+        assert pair.negatives == tuple(text(int(document[1:])) for document, _ in others)
+        assert pair.scores == (dict(run[f"q{number}"])[f"d{number}"], *(score for _, score in others))

@@ -46,12 +46,24 @@ def test_longest_key_fits_the_header():
     [
         (replace(pairs(1)[0], language="../sw"), "no BCP-47 tag"),
         (replace(pairs(1)[0], target="\ud800"), "no UTF-8 form"),
+        (replace(pairs(1)[0], negatives=("x",), scores=(1.0,)), "1 scores for a passage and 1 negatives; expected 2"),
+        (replace(pairs(1)[0], scores=(float("nan"),)), "expected finite numbers"),
         (replace(images(1)[0], extension="gif"), "expected jpg or png"),
     ],
 )
 def test_records_that_cannot_be_stored(record, message):
     with pytest.raises(ShardError, match=message):
         encode(record)
+
+
+def test_negatives_and_scores_are_fields_of_pairs_that_have_them():
+    plain = pairs(1)[0]
+    assert b"negatives" not in encode(plain)
+    assert b"scores" not in encode(plain)
+    listed = replace(plain, negatives=("mbaya", "vibaya"), scores=(3.5, -1.0, 0.125))
+    assert decode(encode(listed)) == listed
+    assert decode(encode(replace(listed, scores=()))) == replace(listed, scores=())
+    assert decode(encode(plain)) == plain
 
 
 def test_foreign_bytes_are_refused():

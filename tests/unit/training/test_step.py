@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from optical_scale.batch import PairBatch, TokenBatch, TokenStates
+from optical_scale.batch import PairBatch, Queries, TokenBatch, TokenStates
 from optical_scale.engine.student import Update
 from optical_scale.losses.mse import PooledMSE
+from optical_scale.losses.score_lists import MarginMSE
 from optical_scale.training.step import TrainStep
 from tests.support.processes import run_ranks
 
@@ -96,6 +97,33 @@ def test_without_teacher_the_student_reads_both_sides():
     # Both sides are the same text, so the loss is 0 and nothing moves.
     assert train([pairs(*WHOLE)]).values["loss"] == pytest.approx(0.0, abs=1e-6)
     torch.testing.assert_close(student.table.detach(), before)
+
+
+def queries(*rows):
+    """Pairs with two negatives each, whose recorded scores are 2, 1 and 0."""
+    source = torch.tensor([row[0] for row in rows] + [ids for row in rows for ids in row[2:]])
+    target = torch.tensor([row[1] for row in rows])
+    tokens = [TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool), ids > 0) for ids in (source, target)]
+    number, owners = torch.arange(len(rows)), torch.arange(len(rows)).repeat_interleave(2)
+    scores = torch.full((len(rows),), 2.0), torch.tensor([1.0, 0.0]).repeat(len(rows))
+    known = Queries(number, number, owners, owners, *scores)
+    return PairBatch(*tokens, ("en",) * len(rows), tuple(f"k{i}" for i in range(len(rows))), queries=known)
+
+
+LISTS = [([1, 2], [3, 4], [5, 6], [7, 8]), ([2, 9], [1, 4], [10, 6], [3, 8]), ([6, 7], [8, 9], [1, 2], [2, 3])]
+
+
+@pytest.mark.parametrize("teacher", [True, False])
+def test_negatives_of_uneven_micro_batches_are_one_batch(teacher):
+    frozen = FrozenTable(1, seed=9) if teacher else None
+    found = []
+    for batches in ([LISTS], [LISTS[:1], LISTS[1:]]):
+        student = TableEngine(len(batches))
+        train = TrainStep(frozen, student, MarginMSE(1.0, "dense"))
+        found.append((train([queries(*rows) for rows in batches]), student.table))
+    (whole, alone), (parts, together) = found
+    assert parts.values["loss"] == pytest.approx(whole.values["loss"], rel=1e-5)
+    torch.testing.assert_close(together, alone)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
