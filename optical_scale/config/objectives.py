@@ -128,7 +128,18 @@ class ListKL(Schema):
     """MaxSim of token vectors divided by the number of query tokens, or cosines of dense embeddings."""
 
 
-Single = OptimalTransport | PooledMSE | TokenMSE | Greedy | Contrastive | SigLIP | ListKL
+class RegionAlignment(Schema):
+    """-log of the share of a phrase's attention over patches that falls into its boxes; for vision students.
+
+    It needs a source with phrases and boxes, as Flickr30k-Entities; pairs without phrases contribute nothing.
+    """
+
+    name: Literal["region_alignment"]
+    temperature: PositiveFloat = 0.05
+    """Divides the cosines of a token with the patches before the softmax."""
+
+
+Single = OptimalTransport | PooledMSE | TokenMSE | Greedy | Contrastive | SigLIP | ListKL | RegionAlignment
 
 
 class Weighted(Schema):
@@ -147,6 +158,11 @@ class Mixture(Schema):
 
 
 Objective = Annotated[
-    OptimalTransport | PooledMSE | TokenMSE | Greedy | Contrastive | SigLIP | ListKL | Mixture,
+    OptimalTransport | PooledMSE | TokenMSE | Greedy | Contrastive | SigLIP | ListKL | RegionAlignment | Mixture,
     Field(discriminator="name"),
 ]
+
+
+def names(objective: Objective) -> set[str]:
+    """The objective's name, or those of a mixture's parts."""
+    return {part.objective.name for part in objective.parts} if isinstance(objective, Mixture) else {objective.name}

@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from optical_scale.config.backbones import Backbone, Lora, TextBackbone, VisionBackbone
 from optical_scale.config.engine import StudentEngine, TeacherEngine
 from optical_scale.config.evaluations import BitextRetrieval, Evaluation, Groups
-from optical_scale.config.objectives import Objective
+from optical_scale.config.objectives import Objective, names
 from optical_scale.config.schedule import Alarms, Checkpoints, EvaluationTimes, Logging, Optimization
 from optical_scale.config.schema import Schema
 from optical_scale.config.stream import Stream
@@ -113,6 +113,27 @@ class TrainConfig(Schema):
         ):
             raise ValueError("a vision student cannot be evaluated on bitext; use `name: image_text`")
         return self
+
+    @model_validator(mode="after")
+    def _regions_are_seen(self) -> "TrainConfig":
+        if not self.learns_from_regions or isinstance(self.student.backbone, VisionBackbone):
+            return self
+        if self.student.vision is None:
+            raise ValueError(
+                "objective: region_alignment compares phrases with regions of an image, and a text student sees none; "
+                "give the student a vision backbone, or take this objective out"
+            )
+        if names(self.objective) == {"region_alignment"}:
+            raise ValueError(
+                "objective: region_alignment alone teaches the text tower nothing; put it into a `mixture` beside an "
+                "objective for the bitext"
+            )
+        return self
+
+    @property
+    def learns_from_regions(self) -> bool:
+        """Whether the objective reads phrases with boxes."""
+        return "region_alignment" in names(self.objective)
 
     def towers(self) -> dict[str, "TrainConfig"]:
         """What each tower of the student would be as a run of its own, by the strand of the stream that it reads."""

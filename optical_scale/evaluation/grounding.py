@@ -8,7 +8,7 @@ smallest around all of them, as in Plummer et al. (IJCV 2017); Kamath et al. (IC
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -22,8 +22,6 @@ from optical_scale.evaluation.encoding import EncodedSet, EncodeImages, EncodeTe
 from optical_scale.evaluation.image_text import sort_by_key
 from optical_scale.evaluation.patch_maps import (
     MATCH,
-    Boxes,
-    boxes_in_patches,
     chance_box,
     chance_point,
     inside,
@@ -35,17 +33,14 @@ from optical_scale.evaluation.patch_maps import (
 from optical_scale.evaluation.ranking import Values
 from optical_scale.evaluation.results import RetrievalResult
 from optical_scale.records import Box, Caption, CaptionedImage, Phrase
+from optical_scale.regions import Boxes, TokenSpans, boxed_phrases, boxes_in_patches, fault, tokens_of
 from optical_scale.runtime.world import World
 from optical_scale.transport import solve
 
-TokenSpans = Callable[[Sequence[str]], list[list[tuple[int, int]]]]
-"""Texts to the characters of each token that takes part in token-level scores, in order: first, and after the last."""
 POINTING, RECALL = "pointing", "R@IoU0.5"
 WHOLE_PICTURE = "whole picture"
 """The baseline without a map: point at the centre, take the whole picture for the box."""
 ITERATIONS = 50
-_EDGE = 1.0
-"""Pixels that a box may reach beyond its picture: rounding of sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +131,13 @@ def _collect(language: str, images: Sequence[CaptionedImage]) -> tuple[list[_Ite
         for caption in image.captions:
             if caption.language != language:
                 continue
+            boxed, left_out = boxed_phrases(image, caption)
+            counted += left_out
             targets = []
-            for phrase in caption.phrases:
-                if boxes := image.regions.get(phrase.entity, ()):
-                    _check(image, caption, phrase, boxes)
-                    kinds = tuple(dict.fromkeys(phrase.kind.split("/")))
-                    targets.append(_Target(phrase, kinds, tuple(boxes)))
-                else:
-                    counted["left out, not visible" if phrase.entity == "0" else "left out, no box"] += 1
+            for phrase, boxes in boxed:
+                if problem := fault(image, caption, phrase, boxes):
+                    raise EvaluationError(f"grounding: {problem}")
+                targets.append(_Target(phrase, tuple(dict.fromkeys(phrase.kind.split("/"))), boxes))
             if targets:
                 items.append(_Item(image, caption, tuple(targets)))
     if not items:
@@ -154,23 +148,6 @@ def _collect(language: str, images: Sequence[CaptionedImage]) -> tuple[list[_Ite
     return items, counted
 
 
-def _check(image: CaptionedImage, caption: Caption, phrase: Phrase, boxes: Sequence[Box]) -> None:
-    """Refuse what cannot be meant."""
-    if not 0 <= phrase.start < phrase.end <= len(caption.text):
-        raise EvaluationError(
-            f"grounding: image {image.key}: a phrase from character {phrase.start} to {phrase.end} in a caption of "
-            f"{len(caption.text)} ({caption.text[:60]!r}); convert the corpus again"
-        )
-    for box in boxes:
-        beyond = max(-box.left, -box.top, box.right - image.width, box.bottom - image.height)
-        if not (beyond <= _EDGE and box.left < box.right and box.top < box.bottom):
-            raise EvaluationError(
-                f"grounding: image {image.key}: the box ({box.left:g}, {box.top:g}, {box.right:g}, {box.bottom:g}) of "
-                f"entity {phrase.entity} is empty or outside the image of {image.width}x{image.height} pixels; "
-                "correct or remove it, and convert the corpus again"
-            )
-
-
 def _tokens(
     items: Sequence[_Item], spans: Sequence[Sequence[tuple[int, int]]], encoded: EncodedSet
 ) -> list[list[list[int]]]:
@@ -178,18 +155,7 @@ def _tokens(
     found = []
     for item, own, length in zip(items, spans, encoded.lengths.tolist(), strict=True):
         assert len(own) == length, f"{length} token vectors for {len(own)} tokens; two different tokenizers?"
-        text = item.caption.text
-        inked = [(end - len(text[start:end].lstrip()), start + len(text[start:end].rstrip())) for start, end in own]
-        found.append(
-            [
-                [
-                    token
-                    for token, (start, end) in enumerate(inked)
-                    if max(start, target.phrase.start) < min(end, target.phrase.end)
-                ]
-                for target in item.targets
-            ]
-        )
+        found.append([tokens_of(target.phrase, item.caption.text, own) for target in item.targets])
     return found
 
 

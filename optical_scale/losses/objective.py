@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from optical_scale.batch import TokenStates
+from optical_scale.batch import PhraseRegions, TokenStates
 
 
 class LossOutput(NamedTuple):
@@ -39,10 +39,12 @@ class Moment(NamedTuple):
     Attributes:
         step: optimizer updates done before this one.
         rows: pairs of each rank in this micro-batch; None if nobody knows, then those who need it ask the ranks.
+        regions: phrases with boxes of this micro-batch; None if it has none.
     """
 
     step: int = 0
     rows: tuple[int, ...] | None = None
+    regions: PhraseRegions | None = None
 
 
 @runtime_checkable

@@ -12,10 +12,11 @@ from optical_scale.errors import ConfigError
 from optical_scale.evaluation.bitext_retrieval import PassageCache, evaluate_bitext
 from optical_scale.evaluation.collection_retrieval import MatricesCache, evaluate_collection
 from optical_scale.evaluation.encoding import EncodeImages, EncodeText
-from optical_scale.evaluation.grounding import TokenSpans, evaluate_grounding
+from optical_scale.evaluation.grounding import evaluate_grounding
 from optical_scale.evaluation.image_text import evaluate_image_text
 from optical_scale.evaluation.results import RetrievalResult
 from optical_scale.records import CaptionedImage, TextPair
+from optical_scale.regions import TokenSpans
 from optical_scale.runtime.world import World
 from optical_scale.shards.reader import ShardFolder
 

@@ -37,6 +37,11 @@ def describe(objective: schema.Objective) -> str:
             return (
                 f"KL divergence of in-batch lists of {what} (temperature {objective.temperature:g}; arXiv 2401.04810)"
             )
+        case schema.RegionAlignment():
+            return (
+                "-log of the share of a phrase's attention over patches that falls into its boxes "
+                f"(temperature {objective.temperature:g})"
+            )
         case schema.Mixture():
             return "; ".join(f"{_number(part.weight)} x ({describe(part.objective)})" for part in objective.parts)
         case _:

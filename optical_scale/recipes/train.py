@@ -70,6 +70,7 @@ def train(config: TrainConfig) -> TrainState:
         seed=config.seed,
         lengths=config.run / "lengths",
         device=device,
+        regions=config.learns_from_regions,
     )
     steps = total_steps(config, stream.strands)
     by_strand = dict(zip((tower.name for tower in towers), stream.strands.counts(steps), strict=True))

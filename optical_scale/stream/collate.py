@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from optical_scale.batch import PairBatch, PatchBatch, TokenBatch
 from optical_scale.errors import StreamError
 from optical_scale.records import Caption, CaptionedImage, Record, TextPair
+from optical_scale.stream.phrases import PhraseCollator
 from optical_scale.stream.tokens import Ids, TokenisedPair
 
 Tokenize = Callable[[Sequence[str]], TokenBatch]
@@ -31,6 +32,7 @@ class PairCollator:
         transform_images: JPEG or PNG bytes to pixels; needed for captioned images.
         batch_ids: of both sides, for pairs that know their token ids: pads them as ``tokenize_source`` and
             ``tokenize_target`` would.
+        phrases: finds the phrases of captions and their boxes; None leaves them out.
         caption_language: which captions describe an image to the teacher; ``en`` also accepts ``en-GB``.
 
     Raises:
@@ -44,6 +46,7 @@ class PairCollator:
         tokenize_target: Tokenize | None = None,
         transform_images: TransformImages | None = None,
         batch_ids: tuple[BatchIds, BatchIds] | None = None,
+        phrases: PhraseCollator | None = None,
         caption_language: str = "en",
     ) -> None:
         if tokenize_target is None and transform_images is None:
@@ -52,6 +55,7 @@ class PairCollator:
         self.tokenize_target = tokenize_target
         self.transform_images = transform_images
         self.batch_ids = batch_ids
+        self.phrases = phrases
         self.caption_language = caption_language
 
     def __call__(self, records: Sequence[Record], epochs: Sequence[int] | None = None) -> PairBatch:
@@ -101,7 +105,9 @@ class PairCollator:
         source = self.tokenize_source([caption.text for caption in captions])
         target = self.transform_images([image.image for image in images])
         assert len(source) == len(target) == len(images)
-        return PairBatch(source, target, tuple(c.language for c in captions), tuple(i.key for i in images))
+        regions = self.phrases(images, captions) if self.phrases is not None else None
+        languages = tuple(caption.language for caption in captions)
+        return PairBatch(source, target, languages, tuple(image.key for image in images), regions=regions)
 
     def caption(self, image: CaptionedImage, epoch: int) -> Caption:
         """The caption that stands for ``image`` in ``epoch``.

@@ -79,7 +79,7 @@ class TrainStep:
             with self.phases("objective"):
                 # Objectives may refuse what is not finite, on this rank alone; all shall see it in the loss instead.
                 student, penalty = _made_finite(student)
-                output = at(self.objective, Moment(step, rows[number]))(teacher, student)
+                output = at(self.objective, Moment(step, rows[number], batch.regions))(teacher, student)
                 output = output._replace(sum=output.sum + penalty)
             last = number == len(micro_batches) - 1
             if last:
