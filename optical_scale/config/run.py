@@ -168,7 +168,7 @@ class EvaluateConfig(Schema):
     teacher: TextBackbone
     """Encodes the English passages."""
     vision: VisionBackbone | None = None
-    """Encodes the images; needed by image_text and grounding."""
+    """Encodes the images; needed by image_text, grounding and entity_retrieval."""
     stages: Annotated[list[Stage], Field(min_length=1)]
     """In order; the first is the reference, the last is the result."""
     evaluation: Annotated[list[Evaluation], Field(min_length=1)]
