@@ -45,8 +45,9 @@ class RegionAlignment:
             zero = student.x_BTD.flatten()[:0].float().sum()
             return LossOutput(zero, len(student), dict.fromkeys(metrics, zero.detach()))
         log_share_F = self._log_shares(teacher, student, regions)
-        phrases_B = torch.bincount(regions.rows_F, minlength=len(student))
-        weight_F = 1.0 / phrases_B[regions.rows_F].to(log_share_F)
+        # Not torch.bincount, which would wait for the device.
+        phrases_B = log_share_F.new_zeros(len(student)).index_add(0, regions.rows_F, torch.ones_like(log_share_F))
+        weight_F = 1.0 / phrases_B[regions.rows_F]
         values = (log_share_F.detach().exp() * weight_F).sum(), (phrases_B > 0).to(log_share_F).sum()
         return LossOutput(-(log_share_F * weight_F).sum(), len(student), dict(zip(metrics, values, strict=True)))
 
