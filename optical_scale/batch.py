@@ -82,6 +82,31 @@ class Queries:
 
 
 @dataclass(frozen=True, slots=True)
+class PhraseRegions:
+    """F phrases of a batch's captions and the regions that they name; a pair may have any number of them.
+
+    Attributes:
+        rows_F: int64, the pair of each phrase.
+        tokens_FN: bool, its tokens among those of the source's mask; N reaches as far as the last one.
+        patches_FM: float32, the part of each patch that its boxes cover, 0 to 1; somewhere above 0.
+    """
+
+    rows_F: Tensor
+    tokens_FN: Tensor
+    patches_FM: Tensor
+
+    def to(self, device: torch.device | str) -> "PhraseRegions":
+        """Copy to ``device`` without waiting."""
+        tensors = (self.rows_F, self.tokens_FN, self.patches_FM)
+        return PhraseRegions(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the tensors."""
+        return self.rows_F.nbytes + self.tokens_FN.nbytes + self.patches_FM.nbytes
+
+
+@dataclass(frozen=True, slots=True)
 class PairBatch:
     """Aligned inputs: row b of ``source`` (English, for the teacher) means row b of ``target`` (for the student).
 
@@ -92,6 +117,7 @@ class PairBatch:
         keys: B sample keys, for error messages and evaluation; none when the one row is a stand-in that counts nothing.
         skipped: why samples that belonged here were left out, one word each.
         queries: what else is known of texts; None for images.
+        regions: phrases with boxes, where the objective learns from them and the batch has any.
     """
 
     source: TokenBatch
@@ -100,6 +126,7 @@ class PairBatch:
     keys: tuple[str, ...]
     skipped: tuple[str, ...] = ()
     queries: Queries | None = None
+    regions: PhraseRegions | None = None
 
     @property
     def negatives(self) -> int:
@@ -107,9 +134,11 @@ class PairBatch:
         return 0 if self.queries is None else len(self.queries.owner_R)
 
     def to(self, device: torch.device | str) -> "PairBatch":
-        """Copy both sides to ``device`` without waiting."""
+        """Copy both sides, and what is known of queries and phrases, to ``device`` without waiting."""
         queries = None if self.queries is None else self.queries.to(device)
-        return replace(self, source=self.source.to(device), target=self.target.to(device), queries=queries)
+        regions = None if self.regions is None else self.regions.to(device)
+        source, target = self.source.to(device), self.target.to(device)
+        return replace(self, source=source, target=target, queries=queries, regions=regions)
 
     def without(self, skipped: Sequence[str]) -> "PairBatch":
         """The same pairs, with the reasons why others are missing."""
@@ -117,8 +146,8 @@ class PairBatch:
 
     @property
     def nbytes(self) -> int:
-        """Size of the tensors of both sides."""
-        return self.source.nbytes + self.target.nbytes
+        """Size of the tensors of both sides and of the phrases."""
+        return self.source.nbytes + self.target.nbytes + (self.regions.nbytes if self.regions else 0)
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -1,6 +1,7 @@
 """Encoded images to normalised pixels."""
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,11 @@ class ImageTransform:
     def __init__(self, size: int, max_tokens: int = 1) -> None:
         self.size = size
         self.max_tokens = max_tokens
+
+    @property
+    def side(self) -> int:
+        """Patches of a side."""
+        return math.isqrt(self.max_tokens - 1)
 
     def digest(self) -> str:
         """Changes whenever the number of tokens could."""

@@ -60,7 +60,21 @@ class Grounding(Schema):
     """Share of the greatest mass that a patch needs to belong to the box of a phrase."""
 
 
-Evaluation = Annotated[BitextRetrieval | ImageText | CollectionRetrieval | Grounding, Field(discriminator="name")]
+class EntityRetrieval(Schema):
+    """Phrases of captions to the regions of all images, and to the images that hold them: R@1, R@5, R@10, by type."""
+
+    name: Literal["entity_retrieval"]
+    shards: Path
+    """Image folder written by `optical-scale convert` from a corpus with phrases and boxes."""
+    languages: list[str] | None = None
+    """Caption languages to measure; null measures all that have phrases."""
+    limit: PositiveInt | None = None
+    """First images only; null takes all."""
+
+
+Evaluation = Annotated[
+    BitextRetrieval | ImageText | CollectionRetrieval | Grounding | EntityRetrieval, Field(discriminator="name")
+]
 
 
 class Groups(Schema):

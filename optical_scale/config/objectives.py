@@ -159,7 +159,29 @@ class MarginMSE(Schema):
     """MaxSim of token vectors divided by the number of query tokens, or cosines of dense embeddings."""
 
 
-Single = OptimalTransport | PooledMSE | TokenMSE | Greedy | Contrastive | SigLIP | ListKL | ScoreKL | MarginMSE
+class RegionAlignment(Schema):
+    """-log of the share of a phrase's attention over patches that falls into its boxes; for vision students.
+
+    It needs a source with phrases and boxes, as Flickr30k-Entities; pairs without phrases contribute nothing.
+    """
+
+    name: Literal["region_alignment"]
+    temperature: PositiveFloat = 0.05
+    """Divides the cosines of a token with the patches before the softmax."""
+
+
+Single = (
+    OptimalTransport
+    | PooledMSE
+    | TokenMSE
+    | Greedy
+    | Contrastive
+    | SigLIP
+    | ListKL
+    | ScoreKL
+    | MarginMSE
+    | RegionAlignment
+)
 
 
 class Weighted(Schema):
@@ -178,7 +200,7 @@ class Mixture(Schema):
 
 
 Objective = Annotated[
-    OptimalTransport | PooledMSE | TokenMSE | Greedy | Contrastive | SigLIP | ListKL | ScoreKL | MarginMSE | Mixture,
+    Single | Mixture,
     Field(discriminator="name"),
 ]
 
@@ -186,3 +208,8 @@ Objective = Annotated[
 def parts_of(objective: Objective) -> list[Single]:
     """The objectives that are computed: one, or those of a mixture."""
     return [part.objective for part in objective.parts] if isinstance(objective, Mixture) else [objective]
+
+
+def names(objective: Objective) -> set[str]:
+    """The names of the objectives that are computed."""
+    return {part.name for part in parts_of(objective)}

@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from optical_scale.config.backbones import Backbone, Lora, TextBackbone, VisionBackbone
 from optical_scale.config.engine import StudentEngine, TeacherEngine
 from optical_scale.config.evaluations import BitextRetrieval, Evaluation, Groups
-from optical_scale.config.objectives import Contrastive, MarginMSE, Objective, ScoreKL, parts_of
+from optical_scale.config.objectives import Contrastive, MarginMSE, Objective, ScoreKL, names, parts_of
 from optical_scale.config.schedule import Alarms, Checkpoints, EvaluationTimes, Logging, Optimization
 from optical_scale.config.schema import Schema
 from optical_scale.config.stream import Stream
@@ -137,6 +137,27 @@ class TrainConfig(Schema):
         """Whether the objective learns from recorded scores."""
         return any(isinstance(part, ScoreKL | MarginMSE) for part in parts_of(self.objective))
 
+    @model_validator(mode="after")
+    def _regions_are_seen(self) -> "TrainConfig":
+        if not self.learns_from_regions or isinstance(self.student.backbone, VisionBackbone):
+            return self
+        if self.student.vision is None:
+            raise ValueError(
+                "objective: region_alignment compares phrases with regions of an image, and a text student sees none; "
+                "give the student a vision backbone, or take this objective out"
+            )
+        if names(self.objective) == {"region_alignment"}:
+            raise ValueError(
+                "objective: region_alignment alone teaches the text tower nothing; put it into a `mixture` beside an "
+                "objective for the bitext"
+            )
+        return self
+
+    @property
+    def learns_from_regions(self) -> bool:
+        """Whether the objective reads phrases with boxes."""
+        return "region_alignment" in names(self.objective)
+
     def towers(self) -> dict[str, "TrainConfig"]:
         """What each tower of the student would be as a run of its own, by the strand of the stream that it reads."""
         strands, vision = self.stream.strands(), self.student.vision
@@ -170,7 +191,7 @@ class EvaluateConfig(Schema):
     teacher: TextBackbone
     """Encodes the English passages."""
     vision: VisionBackbone | None = None
-    """Encodes the images; needed by image_text and grounding."""
+    """Encodes the images; needed by image_text, grounding and entity_retrieval."""
     stages: Annotated[list[Stage], Field(min_length=1)]
     """In order; the first is the reference, the last is the result."""
     evaluation: Annotated[list[Evaluation], Field(min_length=1)]

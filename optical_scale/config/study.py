@@ -38,7 +38,8 @@ class Study(Schema):
     """The axis that changes the number of parameters, for the gap against scale."""
     evaluate: Path | None = None
     """Evaluation configuration (EvaluateConfig), whose `output`, `stages` and `run` are replaced; null measures what
-    the training configuration's `evaluation` lists."""
+    the training configuration's `evaluation` lists. For vision students its last stage reads the captions; with null
+    the teacher does, which knows English only."""
     groups: Groups | CountGroups | None = None
     """For the gap; null takes those of `evaluate`, or leaves it out."""
     metric: str = "MRR"

@@ -6,10 +6,7 @@ at an intersection over union of 0.5. A phrase with several boxes is pointed at 
 smallest around all of them, as in Plummer et al. (IJCV 2017); Kamath et al. (ICCV 2021) compare this with other rules.
 """
 
-import math
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -17,13 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from optical_scale.errors import EvaluationError
-from optical_scale.evaluation.encoding import EncodedSet, EncodeImages, EncodeText, encode, gather_shares, share_of
-from optical_scale.evaluation.image_text import sort_by_key
+from optical_scale.evaluation.encoding import EncodeImages, EncodeText, gather_shares, share_of
 from optical_scale.evaluation.patch_maps import (
     MATCH,
-    Boxes,
-    boxes_in_patches,
     chance_box,
     chance_point,
     inside,
@@ -32,38 +25,18 @@ from optical_scale.evaluation.patch_maps import (
     point_hit,
     union_box,
 )
+from optical_scale.evaluation.phrases import Phrases, Pictures, encode_phrases
 from optical_scale.evaluation.ranking import Values
 from optical_scale.evaluation.results import RetrievalResult
-from optical_scale.records import Box, Caption, CaptionedImage, Phrase
+from optical_scale.records import Box, CaptionedImage
+from optical_scale.regions import Boxes, TokenSpans, boxes_in_patches
 from optical_scale.runtime.world import World
 from optical_scale.transport import solve
 
-TokenSpans = Callable[[Sequence[str]], list[list[tuple[int, int]]]]
-"""Texts to the characters of each token that takes part in token-level scores, in order: first, and after the last."""
 POINTING, RECALL = "pointing", "R@IoU0.5"
 WHOLE_PICTURE = "whole picture"
 """The baseline without a map: point at the centre, take the whole picture for the box."""
 ITERATIONS = 50
-_EDGE = 1.0
-"""Pixels that a box may reach beyond its picture: rounding of sizes."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """A phrase of a caption with its entity types and boxes in pixels."""
-
-    phrase: Phrase
-    kinds: tuple[str, ...]
-    boxes: tuple[Box, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """A caption with at least one target, and its image."""
-
-    image: CaptionedImage
-    caption: Caption
-    targets: tuple[_Target, ...]
 
 
 def evaluate_grounding(
@@ -102,121 +75,36 @@ def evaluate_grounding(
         EvaluationError: no phrase with a box in a language, two images with one key, a box outside its image, a phrase
             outside its caption, patches that are no square, or unusable vectors.
     """
-    images = sort_by_key(images)
-    if languages is None:
-        languages = sorted({caption.language for image in images for caption in image.captions if caption.phrases})
-    tables = {language: _collect(language, images) for language in languages}
-    if not tables:
-        raise EvaluationError(
-            f"grounding: none of the captions of {len(images)} images has a phrase; expected phrases with boxes, as "
-            "`optical-scale convert` writes them from Flickr30k-Entities"
-        )
-    used = list({item.image.key: item.image for items, _ in tables.values() for item in items}.values())
-    patches = encode([image.image for image in used], encode_images, batch_size=batch_size, world=world)
-    position = {image.key: i for i, image in enumerate(used)}
+    pictures, every = encode_phrases(
+        "grounding",
+        images,
+        encode_texts,
+        token_spans,
+        encode_images,
+        batch_size=batch_size,
+        world=world,
+        languages=languages,
+    )
     results: list[RetrievalResult] = []
-    for language, (items, counted) in tables.items():
-        texts = [item.caption.text for item in items]
-        encoded = encode(texts, encode_texts, batch_size=batch_size, world=world)
-        tokens = _tokens(items, token_spans(texts), encoded)
-        plans = _Plans(encoded, patches, [position[item.image.key] for item in items], epsilon)
-        scores_PC = _score(items, tokens, plans, box_share, batch_size, world)
-        cut = sum(not own for caption in tokens for own in caption)
-        if cut:
-            counted["missed, beyond the token limit"] = cut
-        results += _results(language, items, scores_PC, counted)
+    for phrases in every:
+        plans = _Plans(phrases, pictures, epsilon)
+        results += _results(phrases, _score(phrases, plans, box_share, batch_size, world))
     return results
-
-
-def _collect(language: str, images: Sequence[CaptionedImage]) -> tuple[list[_Item], Counter[str]]:
-    """Captions of a language with something to score, and how many phrases were left out for which reason."""
-    items: list[_Item] = []
-    counted: Counter[str] = Counter()
-    for image in images:
-        for caption in image.captions:
-            if caption.language != language:
-                continue
-            targets = []
-            for phrase in caption.phrases:
-                if boxes := image.regions.get(phrase.entity, ()):
-                    _check(image, caption, phrase, boxes)
-                    kinds = tuple(dict.fromkeys(phrase.kind.split("/")))
-                    targets.append(_Target(phrase, kinds, tuple(boxes)))
-                else:
-                    counted["left out, not visible" if phrase.entity == "0" else "left out, no box"] += 1
-            if targets:
-                items.append(_Item(image, caption, tuple(targets)))
-    if not items:
-        raise EvaluationError(
-            f"grounding: language {language} has no phrase with a box in {len(images)} images "
-            f"({counted.total()} phrases without); remove it, or convert a corpus with phrases and boxes"
-        )
-    return items, counted
-
-
-def _check(image: CaptionedImage, caption: Caption, phrase: Phrase, boxes: Sequence[Box]) -> None:
-    """Refuse what cannot be meant."""
-    if not 0 <= phrase.start < phrase.end <= len(caption.text):
-        raise EvaluationError(
-            f"grounding: image {image.key}: a phrase from character {phrase.start} to {phrase.end} in a caption of "
-            f"{len(caption.text)} ({caption.text[:60]!r}); convert the corpus again"
-        )
-    for box in boxes:
-        beyond = max(-box.left, -box.top, box.right - image.width, box.bottom - image.height)
-        if not (beyond <= _EDGE and box.left < box.right and box.top < box.bottom):
-            raise EvaluationError(
-                f"grounding: image {image.key}: the box ({box.left:g}, {box.top:g}, {box.right:g}, {box.bottom:g}) of "
-                f"entity {phrase.entity} is empty or outside the image of {image.width}x{image.height} pixels; "
-                "correct or remove it, and convert the corpus again"
-            )
-
-
-def _tokens(
-    items: Sequence[_Item], spans: Sequence[Sequence[tuple[int, int]]], encoded: EncodedSet
-) -> list[list[list[int]]]:
-    """For each caption and each of its targets the tokens that share a character with it, blanks aside."""
-    found = []
-    for item, own, length in zip(items, spans, encoded.lengths.tolist(), strict=True):
-        assert len(own) == length, f"{length} token vectors for {len(own)} tokens; two different tokenizers?"
-        text = item.caption.text
-        inked = [(end - len(text[start:end].lstrip()), start + len(text[start:end].rstrip())) for start, end in own]
-        found.append(
-            [
-                [
-                    token
-                    for token, (start, end) in enumerate(inked)
-                    if max(start, target.phrase.start) < min(end, target.phrase.end)
-                ]
-                for target in item.targets
-            ]
-        )
-    return found
 
 
 class _Plans:
     """Plans between captions and the patches of their images.
 
     Args:
-        texts: captions.
-        patches: images.
-        owners: the position of each caption's image.
+        phrases: captions.
+        pictures: images.
         epsilon: of the plans.
-
-    Raises:
-        EvaluationError: the patches are no square.
     """
 
-    def __init__(self, texts: EncodedSet, patches: EncodedSet, owners: Sequence[int], epsilon: float) -> None:
-        counts = sorted(set(patches.lengths.tolist()))
-        self.side = math.isqrt(counts[0])
-        if counts != [self.side**2]:
-            raise EvaluationError(
-                f"grounding: the vision encoder gives {', '.join(map(str, counts))} patches of an image; expected the "
-                "same square grid for each, after one class token"
-            )
-        self.texts, self.owners, self.epsilon = texts, owners, epsilon
-        self.device = patches.x_TD.device
-        self._patches_IMD = patches.x_TD.view(len(patches), counts[0], -1)
+    def __init__(self, phrases: Phrases, pictures: Pictures, epsilon: float) -> None:
+        self.texts, self.owners, self.epsilon = phrases.encoded, phrases.owners, epsilon
+        self.side, self.device = pictures.side, pictures.patches_IMD.device
+        self._patches_IMD = pictures.patches_IMD
 
     def __call__(self, chosen: Sequence[int]) -> list[Tensor]:
         """Float64 (tokens, S, S) on the CPU for each caption at ``chosen``."""
@@ -232,15 +120,9 @@ class _Plans:
         ]
 
 
-def _score(
-    items: Sequence[_Item],
-    tokens: Sequence[Sequence[Sequence[int]]],
-    plans: _Plans,
-    box_share: float,
-    batch_size: int,
-    world: World,
-) -> Values:
+def _score(phrases: Phrases, plans: _Plans, box_share: float, batch_size: int, world: World) -> Values:
     """Scores of all targets in order, (P, 6): pointing and box of the plan, of chance, and without a map."""
+    items, tokens = phrases.items, phrases.tokens
     share, side = share_of(len(items), world), plans.side
     width = max(len(item.targets) for item in items)
     mine_IWC = torch.zeros(len(share), width, 6, dtype=torch.float64)
@@ -274,14 +156,11 @@ def _without_map(boxes: tuple[Box, ...], width: int, height: int, side: int) -> 
     return chance_point(boxes_K4, side), chance_box(gold, side), centre, float(overlap(whole, gold) >= MATCH)
 
 
-def _results(language: str, items: Sequence[_Item], scores_PC: Values, counted: Counter[str]) -> list[RetrievalResult]:
+def _results(phrases: Phrases, scores_PC: Values) -> list[RetrievalResult]:
     """Over all phrases, then by entity type where there are several."""
-    kinds = [target.kinds for item in items for target in item.targets]
-    owners = np.array([item.image.key for item in items for _ in item.targets])
-    names = sorted({kind for own in kinds for kind in own})
-    rows = {"grounding": np.ones(len(kinds), dtype=bool)}
-    if len(names) > 1:
-        rows |= {f"grounding:{name}": np.array([name in own for own in kinds]) for name in names}
+    owners = np.array([item.image.key for item in phrases.items for _ in item.targets])
+    rows = {"grounding": np.ones(len(owners), dtype=bool)}
+    rows |= {f"grounding:{name}": np.array(chosen) for name, chosen in phrases.kinds().items()}
     results = []
     for evaluation, chosen in rows.items():
         values_PC = scores_PC[chosen]
@@ -290,7 +169,7 @@ def _results(language: str, items: Sequence[_Item], scores_PC: Values, counted: 
         results.append(
             RetrievalResult(
                 evaluation,
-                language,
+                phrases.language,
                 "transport_plan",
                 "phrase_to_region",
                 metrics=plan,
@@ -299,7 +178,7 @@ def _results(language: str, items: Sequence[_Item], scores_PC: Values, counted: 
                 documents=len(set(owners[chosen])),
                 per_query={POINTING: values_PC[:, 0], RECALL: values_PC[:, 1]},
                 baselines={WHOLE_PICTURE: whole},
-                counted=dict(counted) if evaluation == "grounding" else {},
+                counted=dict(phrases.counted) if evaluation == "grounding" else {},
             )
         )
     return results

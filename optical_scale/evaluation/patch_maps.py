@@ -1,33 +1,23 @@
 """Geometry of a map of mass over the patches of an image: where it points, which box it draws, what chance would do.
 
-Everything is measured in patches from the top left corner of the grid. The image transform stretches a picture to a
-square without cutting it, so a box in pixels only has to be scaled along both axes, and the ratio of two areas is the
-same in patches as in pixels of the picture.
+Everything is measured in patches from the top left corner of the grid (:mod:`optical_scale.regions`); the ratio of two
+areas is the same in patches as in pixels of the picture.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from optical_scale.records import Box
+from optical_scale.regions import Boxes
 
 Map = NDArray[np.float64]
 """(S, S) masses ≥ 0, rows from the top."""
-Boxes = NDArray[np.float64]
-"""(K, 4) or (4,): left, top, right, bottom in patches."""
 MATCH = 0.5
 """Intersection over union from which on a box counts as found."""
 _EQUAL = 1e-5
 """Relative difference of masses that says nothing: plans are computed in float32."""
-
-
-def boxes_in_patches(boxes: Sequence[Box], width: int, height: int, side: int) -> Boxes:
-    """Boxes in pixels of a picture of ``width`` x ``height`` as (K, 4) on a grid of ``side`` x ``side`` patches."""
-    pixels_K4 = np.array([(box.left, box.top, box.right, box.bottom) for box in boxes], dtype=np.float64)
-    return pixels_K4 * side / np.array([width, height, width, height], dtype=np.float64)
 
 
 def union_box(boxes_K4: Boxes) -> Boxes:

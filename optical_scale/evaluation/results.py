@@ -22,7 +22,7 @@ from optical_scale.runtime.world import World
 
 Mode = Literal["dense", "late_interaction"]
 Score = Mode | Literal["transport_plan"]
-Direction = Literal["text_to_text", "text_to_image", "image_to_text", "phrase_to_region"]
+Direction = Literal["text_to_text", "text_to_image", "image_to_text", "phrase_to_region", "phrase_to_image"]
 
 RANKERS = {"dense": dense_ranks, "late_interaction": maxsim_ranks}
 """The function that ranks under each mode."""
@@ -33,8 +33,8 @@ class RetrievalResult:
     """Quality of one search task.
 
     Attributes:
-        evaluation: ``bitext``, ``image_text``, ``collection`` or ``grounding``; of a part of the queries
-            ``grounding:people``.
+        evaluation: ``bitext``, ``image_text``, ``collection``, ``grounding`` or ``entity_retrieval``; of a part of
+            the queries ``grounding:people``.
         language: BCP-47 tag of the student's side.
         mode: the score.
         direction: what searches what.

@@ -263,14 +263,18 @@ def title_of(task: tuple[str, str, str]) -> str:
     """The same for names read from a file."""
     evaluation, direction, mode = task
     whole, _, part = evaluation.partition(":")
-    name = {"bitext": "Bitext retrieval", "image_text": "Image-text retrieval", "grounding": "Phrase grounding"}.get(
-        whole, whole
-    )
+    name = {
+        "bitext": "Bitext retrieval",
+        "image_text": "Image-text retrieval",
+        "grounding": "Phrase grounding",
+        "entity_retrieval": "Entity retrieval",
+    }.get(whole, whole)
     name += f" of {part}" if part else ""
     way = {
         "text_to_text": "foreign → English",
         "text_to_image": "text → image",
         "image_to_text": "image → text",
         "phrase_to_region": "phrase → region",
+        "phrase_to_image": "phrase → image",
     }.get(direction, direction.replace("_", " "))
     return f"{name}, {way}, {mode.replace('_', ' ')}"

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from optical_scale.batch import Queries, TokenStates
+from optical_scale.batch import PhraseRegions, Queries, TokenStates
 
 
 class LossOutput(NamedTuple):
@@ -54,11 +54,13 @@ class Moment(NamedTuple):
         step: optimizer updates done before this one.
         rows: pairs of each rank in this micro-batch; None if nobody knows, then those who need it ask the ranks.
         passages: of queries; None where the sides of a pair are no query and passage, on all ranks.
+        regions: phrases with boxes of this micro-batch; None if it has none.
     """
 
     step: int = 0
     rows: tuple[int, ...] | None = None
     passages: Passages | None = None
+    regions: PhraseRegions | None = None
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.batch import TokenStates
-from optical_scale.config.evaluations import BitextRetrieval, Grounding, ImageText
+from optical_scale.config.evaluations import BitextRetrieval, EntityRetrieval, Grounding, ImageText
 from optical_scale.config.run import EvaluateConfig
 from optical_scale.evaluation.schema import Alignment, PictureAlignment
 from optical_scale.recipes.build_evaluations import bitext, captioned_images
@@ -49,7 +49,9 @@ def picture_alignments(
     config: EvaluateConfig, student: Encode, student_tokens: TextTokenizer, images: Encode | None
 ) -> Iterator[PictureAlignment]:
     """Plans between captions and patches of ``config.alignments`` images per language of the first image evaluation."""
-    evaluation = next((item for item in config.evaluation if isinstance(item, ImageText | Grounding)), None)
+    evaluation = next(
+        (item for item in config.evaluation if isinstance(item, ImageText | Grounding | EntityRetrieval)), None
+    )
     if evaluation is None or images is None or not config.alignments:
         return
     records = captioned_images(evaluation)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import assert_never
@@ -12,10 +13,12 @@ from optical_scale.errors import ConfigError
 from optical_scale.evaluation.bitext_retrieval import PassageCache, evaluate_bitext
 from optical_scale.evaluation.collection_retrieval import MatricesCache, evaluate_collection
 from optical_scale.evaluation.encoding import EncodeImages, EncodeText
-from optical_scale.evaluation.grounding import TokenSpans, evaluate_grounding
+from optical_scale.evaluation.entity_retrieval import evaluate_entities
+from optical_scale.evaluation.grounding import evaluate_grounding
 from optical_scale.evaluation.image_text import evaluate_image_text
 from optical_scale.evaluation.results import RetrievalResult
 from optical_scale.records import CaptionedImage, TextPair
+from optical_scale.regions import TokenSpans
 from optical_scale.runtime.world import World
 from optical_scale.shards.reader import ShardFolder
 
@@ -82,22 +85,29 @@ def measure(
                     passage_words=config.passage_words,
                     cache=encoders.matrices_cache,
                 )
-            case schema.Grounding():
-                assert encoders.query_spans is not None, "whoever reads captions has a tokenizer"
-                results += evaluate_grounding(
-                    captioned_images(config),
-                    encoders.queries,
-                    encoders.query_spans,
-                    _images(encoders, config.name),
-                    batch_size=batch_size,
-                    world=world,
-                    epsilon=config.epsilon,
-                    box_share=config.box_share,
-                    languages=config.languages,
-                )
+            case schema.Grounding() | schema.EntityRetrieval():
+                results += _of_phrases(config, encoders, batch_size, world)
             case _:
                 assert_never(config)
     return results
+
+
+def _of_phrases(
+    config: schema.Grounding | schema.EntityRetrieval, encoders: Encoders, batch_size: int, world: World
+) -> list[RetrievalResult]:
+    assert encoders.query_spans is not None, "whoever reads captions has a tokenizer"
+    evaluate = evaluate_entities
+    if isinstance(config, schema.Grounding):
+        evaluate = partial(evaluate_grounding, epsilon=config.epsilon, box_share=config.box_share)
+    return evaluate(
+        captioned_images(config),
+        encoders.queries,
+        encoders.query_spans,
+        _images(encoders, config.name),
+        batch_size=batch_size,
+        world=world,
+        languages=config.languages,
+    )
 
 
 def _images(encoders: Encoders, evaluation: str) -> EncodeImages:
@@ -115,7 +125,7 @@ def bitext(config: schema.BitextRetrieval) -> dict[str, list[TextPair]]:
     }
 
 
-def captioned_images(config: schema.ImageText | schema.Grounding) -> list[CaptionedImage]:
+def captioned_images(config: schema.ImageText | schema.Grounding | schema.EntityRetrieval) -> list[CaptionedImage]:
     """The images of an evaluation with their captions."""
     records = islice(_folder(config.shards, "images").iterate(), config.limit)
     return [record for record in records if isinstance(record, CaptionedImage)]

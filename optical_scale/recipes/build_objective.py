@@ -9,6 +9,7 @@ from optical_scale.losses.list_kl import ListKL
 from optical_scale.losses.mse import PooledMSE
 from optical_scale.losses.objective import Mixture, Objective, Ramp
 from optical_scale.losses.optimal_transport import OptimalTransport
+from optical_scale.losses.region_alignment import RegionAlignment
 from optical_scale.losses.score_lists import MarginMSE, ScoreKL
 from optical_scale.losses.siglip import SigLIP
 from optical_scale.losses.token_mse import TokenMSE
@@ -48,6 +49,8 @@ def objective(config: schema.Objective) -> Objective:
             return ScoreKL(config.temperature, config.score_temperature, config.scores)
         case schema.MarginMSE():
             return MarginMSE(config.temperature, config.scores)
+        case schema.RegionAlignment():
+            return RegionAlignment(config.temperature)
         case schema.Mixture():
             return Mixture(
                 [(part.objective.name, _number(part.weight), objective(part.objective)) for part in config.parts]

@@ -1,6 +1,7 @@
 """Stream configurations become the loader of one rank."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.backbones.vision import ImageTransform
 from optical_scale.config import stream as schema
-from optical_scale.errors import ConfigError
-from optical_scale.records import Record, TextPair
+from optical_scale.errors import ConfigError, OpticalScaleError
+from optical_scale.records import CaptionedImage, Record, TextPair
 from optical_scale.runtime.collectives import agree_on_errors
 from optical_scale.runtime.world import World
 from optical_scale.shards.reader import ShardFolder
@@ -23,6 +24,7 @@ from optical_scale.stream.curriculum import Curriculum
 from optical_scale.stream.lengths import LengthTables
 from optical_scale.stream.loader import StreamLoader
 from optical_scale.stream.mixing import Mixing, Mixture
+from optical_scale.stream.phrases import USED, PhraseCollator
 from optical_scale.stream.source import Source
 from optical_scale.stream.strand import make_strand, portions_of
 from optical_scale.stream.tokens import TokenisedSource, Tokenizers
@@ -31,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 _LOOKED_AT = 100
 """Pairs of a source that are read before a training with negatives."""
+LOOKED_AT = 1000
+"""About so many images of a source have their phrases counted before training, if it has as many."""
 
 
 def sources(config: schema.Stream, kind: str) -> list[Source]:
@@ -154,12 +158,14 @@ def collator(
     tokenize: TextTokenizer,
     prepare: TextTokenizer | ImageTransform,
     *,
+    regions: bool = False,
     negatives: int = 0,
     seed: int = 0,
 ) -> tuple[str, PairCollator]:
-    """The kind of shards that a student reads, and what makes batches of them."""
+    """The kind of shards that a student reads, and what makes batches of them; with ``regions`` also of phrases."""
     if isinstance(prepare, ImageTransform):
-        return "images", PairCollator(tokenize, transform_images=prepare)
+        phrases = PhraseCollator(tokenize.spans, prepare.side) if regions else None
+        return "images", PairCollator(tokenize, transform_images=prepare, phrases=phrases)
     return "bitext", PairCollator(
         tokenize,
         tokenize_target=prepare,
@@ -182,6 +188,48 @@ def _check_negatives(found: Sequence[Source], wanted: int, scored: bool, device:
                 )
 
 
+def check_phrases(
+    found: Sequence[Source], collate: PairCollator, *, tolerant: bool, world: World, device: torch.device | str
+) -> None:
+    """Count the phrases of the first captions of some images on rank 0, and log them; all ranks enter.
+
+    Args:
+        found: sources of images.
+        collate: of the run; without phrases there is nothing to do.
+        tolerant: images that cannot be used are counted, as they will be in training.
+        world: this rank among all.
+        device: of this rank, for the exchange with others.
+
+    Raises:
+        ConfigError: none of them has a phrase with a box.
+        OpticalScaleError: an image cannot be read, or a phrase or box cannot be meant.
+    """
+    if collate.phrases is None:
+        return
+    with agree_on_errors("looking for phrases with boxes", device):
+        if not world.is_main:
+            return
+        counted: Counter[str] = Counter()
+        places = [(source, i) for source in found for i in range(0, len(source), max(1, len(source) // LOOKED_AT))]
+        for source, index in places:
+            try:
+                record = source[index]
+                assert isinstance(record, CaptionedImage), "only images have captions"
+                counted += collate.phrases.count([record], [collate.caption(record, 0)])
+            except OpticalScaleError:
+                if not tolerant:
+                    raise
+                counted["in images that cannot be used"] += 1
+        words = ", ".join(f"{number:,} {what}" for what, number in counted.items()) or "none"
+        if not counted[USED]:
+            raise ConfigError(
+                f"objective: region_alignment learns from phrases with boxes, and none of {len(places):,} images has "
+                f"one in its first English caption (phrases: {words}); add a source that was converted from "
+                "Flickr30k-Entities, or take this objective out"
+            )
+        logger.info("phrases in the first captions of %s images: %s", f"{len(places):,}", words)
+
+
 def loader(
     config: schema.Stream,
     tokenize: TextTokenizer,
@@ -192,6 +240,7 @@ def loader(
     lengths: Path,
     device: torch.device | str = "cpu",
     scored: bool = False,
+    regions: bool = False,
 ) -> StreamLoader:
     """The training stream; all ranks enter together.
 
@@ -204,16 +253,19 @@ def loader(
         lengths: folder of token counts, unless the configuration names one.
         device: of this rank, for the exchange with others.
         scored: the objective learns from recorded scores of negatives.
+        regions: whether the objective learns from phrases with boxes.
 
     Raises:
-        ConfigError: negatives are asked for, and there are none.
+        ConfigError: negatives, or phrases with boxes, are asked for, and there are none.
     """
     strands = []
     for name, part in config.strands().items():
-        kind, collate = collator(tokenize, prepare[name], negatives=part.negatives, seed=seed)
+        kind, collate = collator(tokenize, prepare[name], regions=regions, negatives=part.negatives, seed=seed)
         found = sources(part, kind)
-        if part.faults.policy == "error":
+        tolerant = part.faults.policy == "skip"
+        if not tolerant:
             _check_negatives(found, part.negatives, scored, device)
+        check_phrases(found, collate, tolerant=tolerant, world=world, device=device)
         if part.tokens is not None and isinstance(prepare[name], TextTokenizer):
             known = tokenizers(tokenize, prepare[name])
             found = [TokenisedSource(source, part.tokens, known) for source in found]

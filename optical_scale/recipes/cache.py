@@ -14,7 +14,7 @@ from optical_scale.backbones.identity import weights_digest
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.batch import TokenBatch, TokenStates
 from optical_scale.config.backbones import VisionBackbone
-from optical_scale.config.evaluations import BitextRetrieval, Grounding, ImageText
+from optical_scale.config.evaluations import BitextRetrieval, EntityRetrieval, Grounding, ImageText
 from optical_scale.config.run import Teacher, TeacherCache, TrainConfig
 from optical_scale.engine.start import finish, start
 from optical_scale.engine.teacher import TeacherEngine
@@ -121,7 +121,7 @@ def _texts(config: TrainConfig, world: World) -> Iterator[str]:
             case BitextRetrieval():
                 for pairs in bitext(evaluation).values():
                     yield from (pair.source for pair in pairs[world.rank :: world.size])
-            case ImageText() | Grounding():
+            case ImageText() | Grounding() | EntityRetrieval():
                 for image in captioned_images(evaluation)[world.rank :: world.size]:
                     yield from (caption.text for caption in image.captions)
 

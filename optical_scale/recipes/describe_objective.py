@@ -54,6 +54,11 @@ def describe(objective: schema.Objective) -> str:
                 f"squared distance of margins of {_scores(objective.scores)} (temperature {objective.temperature:g}) "
                 "from recorded ones (arXiv 2010.02666)"
             )
+        case schema.RegionAlignment():
+            return (
+                "-log of the share of a phrase's attention over patches that falls into its boxes "
+                f"(temperature {objective.temperature:g})"
+            )
         case schema.Mixture():
             return "; ".join(f"{_number(part.weight)} x ({describe(part.objective)})" for part in objective.parts)
         case _:

@@ -41,7 +41,13 @@ from optical_scale.training.state import FINISHED, TrainState
 logger = logging.getLogger(__name__)
 
 Encode = Callable[[Any], TokenStates]
-_GAP_METRIC = {"bitext": "MRR", "image_text": "R@1", "collection": "nDCG@10", "grounding": "pointing"}
+_GAP_METRIC = {
+    "bitext": "MRR",
+    "image_text": "R@1",
+    "collection": "nDCG@10",
+    "grounding": "pointing",
+    "entity_retrieval": "R@1",
+}
 
 
 def evaluate(config: EvaluateConfig) -> Report:

@@ -52,7 +52,10 @@ class Cell:
         for idle in ("every", "keep", "at_start"):
             del train["checkpoints"][idle]
         evaluate = self.evaluate.model_dump(mode="json", exclude={"output", "run", "stages", "title", "vision"})
-        return hashlib.sha256(json.dumps([train, evaluate], sort_keys=True).encode()).hexdigest()
+        decisive = [train, evaluate]
+        if isinstance(self.train.student.backbone, VisionBackbone):
+            decisive.append(self.evaluate.stages[0].student.model_dump(mode="json"))
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 def grid(study: Study) -> list[Cell]:
@@ -146,7 +149,10 @@ def _evaluation(study: Study, folder: Path, train: TrainConfig) -> EvaluateConfi
         fixed["groups"] = study.groups
     if study.evaluate is not None:
         # The schema of the file asks for the fields that are replaced, so the file may leave them as they are.
-        return load(EvaluateConfig, study.evaluate).model_copy(update=fixed)
+        given = load(EvaluateConfig, study.evaluate)
+        if vision is not None:
+            fixed["stages"] = [Stage(name=STAGE, student=given.stages[-1].student)]
+        return given.model_copy(update=fixed)
     if not train.evaluation:
         raise ConfigError("evaluation: the training configuration lists none; add one there, or set `evaluate`")
     return EvaluateConfig(

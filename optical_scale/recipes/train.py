@@ -73,6 +73,7 @@ def train(config: TrainConfig) -> TrainState:
         lengths=config.run / "lengths",
         device=device,
         scored=config.needs_scores,
+        regions=config.learns_from_regions,
     )
     steps = total_steps(config, stream.strands)
     by_strand = dict(zip((tower.name for tower in towers), stream.strands.counts(steps), strict=True))

@@ -11,6 +11,7 @@ from optical_scale.batch import PairBatch, PatchBatch, Queries, TokenBatch
 from optical_scale.errors import StreamError
 from optical_scale.records import Caption, CaptionedImage, Record, TextPair
 from optical_scale.runtime.seeding import derive_seed
+from optical_scale.stream.phrases import PhraseCollator
 from optical_scale.stream.tokens import Ids, TokenisedPair
 
 Tokenize = Callable[[Sequence[str]], TokenBatch]
@@ -38,6 +39,7 @@ class PairCollator:
         transform_images: JPEG or PNG bytes to pixels; needed for captioned images.
         batch_ids: of both sides, for pairs that know their token ids: pads them as ``tokenize_source`` and
             ``tokenize_target`` would.
+        phrases: finds the phrases of captions and their boxes; None leaves them out.
         caption_language: which captions describe an image to the teacher; ``en`` also accepts ``en-GB``.
         negatives: how many of each pair's negatives are used at a time; a pair with fewer gives all it has.
         seed: decides the order of negatives.
@@ -53,6 +55,7 @@ class PairCollator:
         tokenize_target: Tokenize | None = None,
         transform_images: TransformImages | None = None,
         batch_ids: tuple[BatchIds, BatchIds] | None = None,
+        phrases: PhraseCollator | None = None,
         caption_language: str = "en",
         negatives: int = 0,
         seed: int = 0,
@@ -63,6 +66,7 @@ class PairCollator:
         self.tokenize_target = tokenize_target
         self.transform_images = transform_images
         self.batch_ids = batch_ids
+        self.phrases = phrases
         self.caption_language = caption_language
         self.negatives = negatives
         self.seed = seed
@@ -126,7 +130,9 @@ class PairCollator:
         source = self.tokenize_source([caption.text for caption in captions])
         target = self.transform_images([image.image for image in images])
         assert len(source) == len(target) == len(images)
-        return PairBatch(source, target, tuple(c.language for c in captions), tuple(i.key for i in images))
+        regions = self.phrases(images, captions) if self.phrases is not None else None
+        languages = tuple(caption.language for caption in captions)
+        return PairBatch(source, target, languages, tuple(image.key for image in images), regions=regions)
 
     def english(self, record: Record) -> list[str]:
         """All texts that may stand for ``record`` on the English side, in some epoch.

@@ -83,7 +83,8 @@ class TrainStep:
             with self.phases("objective"):
                 # Objectives may refuse what is not finite, on this rank alone; all shall see it in the loss instead.
                 student, penalty = _made_finite(student)
-                output = at(self.objective, Moment(step, rows[number], passages))(teacher, student)
+                moment = Moment(step, rows[number], passages, batch.regions)
+                output = at(self.objective, moment)(teacher, student)
                 output = output._replace(sum=output.sum + penalty)
             last = number == len(micro_batches) - 1
             if last:

@@ -8,6 +8,7 @@ import torch
 
 from optical_scale.batch import TokenStates
 from optical_scale.evaluation.bitext_retrieval import evaluate_bitext
+from optical_scale.evaluation.entity_retrieval import evaluate_entities
 from optical_scale.evaluation.grounding import RECALL, evaluate_grounding
 from optical_scale.evaluation.image_text import evaluate_image_text
 from optical_scale.evaluation.report import read_report, terminal_table, write_report
@@ -47,7 +48,7 @@ def image_text(query_side, document_side, order):
     return evaluate_image_text(images, query_side, document_side, batch_size=16, world=WORLD)
 
 
-def grounding(query_side, document_side, order):
+def phrases(evaluate, query_side, document_side, order):
     """Character t of a caption is its token t, and means quarter t of its image."""
     phrases = tuple(Phrase(str(t), f"kind{t % 2}", t, t + 1) for t in range(4))
     quarters = {str(t): (Box(t % 2 * 4, t // 2 * 4, t % 2 * 4 + 4, t // 2 * 4 + 4),) for t in range(4)}
@@ -58,12 +59,18 @@ def grounding(query_side, document_side, order):
         for m in order
     ]
     spans = [(t, t + 1) for t in range(4)]
-    return evaluate_grounding(
-        images, query_side, lambda texts: [spans for _ in texts], document_side, batch_size=16, world=WORLD
-    )
+    return evaluate(images, query_side, lambda texts: [spans for _ in texts], document_side, batch_size=16, world=WORLD)
 
 
-every_evaluation = pytest.mark.parametrize("evaluate", [bitext, image_text, grounding])
+def grounding(*arguments):
+    return phrases(evaluate_grounding, *arguments)
+
+
+def entities(*arguments):
+    return phrases(evaluate_entities, *arguments)
+
+
+every_evaluation = pytest.mark.parametrize("evaluate", [bitext, image_text, grounding, entities])
 
 
 @every_evaluation

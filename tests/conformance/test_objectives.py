@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 from pydantic import TypeAdapter
 
-from optical_scale.batch import TokenStates
+from optical_scale.batch import PhraseRegions, TokenStates
 from optical_scale.config import objectives as schema
 from optical_scale.losses.objective import Moment, at
 from optical_scale.recipes.build_objective import objective as build
@@ -49,6 +49,7 @@ OBJECTIVES = {
     "contrastive": {"name": "contrastive", "temperature": 0.1},
     "late_interaction": {"name": "contrastive", "temperature": 0.1, "late_interaction": 0.5},
     "search": {"name": "contrastive", "temperature": 0.1, "dense": 0.0, "late_interaction": 1.0, "symmetric": False},
+    "region_alignment": {"name": "region_alignment", "temperature": 0.2},
     "mixture": {
         "name": "mixture",
         "parts": [
@@ -61,16 +62,33 @@ OBJECTIVES = {
 INTERACTING = ("contrastive", "late_interaction", "search", "turns", "siglip", "list_kl", "list_kl_dense")
 SEPARABLE = tuple(name for name in OBJECTIVES if name not in INTERACTING)
 # Tokens that nobody chooses, or that a partial plan leaves where they are, learn nothing.
-LEAVING_TOKENS = ("greedy", "greedy_both", "partial", "search", "list_kl", "list_kl_dense")
+LEAVING_TOKENS = ("greedy", "greedy_both", "partial", "search", "list_kl", "list_kl_dense", "region_alignment")
 # The teacher's side is a target, whoever made it.
 TARGET = ("token_mse",)
+# Boxes say where phrases belong, whatever the teacher would attend to; see tests/unit/losses/test_region_alignment.py.
+FROM_BOXES = ("region_alignment",)
 
 every_objective = pytest.mark.parametrize("name", OBJECTIVES)
 every_separable = pytest.mark.parametrize("name", SEPARABLE)
 
 
 def objective(name):
-    return build(TypeAdapter(schema.Objective).validate_python(OBJECTIVES[name]))
+    built = build(TypeAdapter(schema.Objective).validate_python(OBJECTIVES[name]))
+    if name not in FROM_BOXES:
+        return built
+    return lambda teacher, student: at(built, Moment(regions=phrases(teacher, student)))(teacher, student)
+
+
+def phrases(teacher, student):
+    """Phrases and regions that follow from each row's numbers of tokens alone; of three rows one has none."""
+    rows, tokens_FN, patches_FM = [], [], []
+    for row, (n, m) in enumerate(zip(teacher.mask_BT.sum(1).tolist(), student.mask_BT.sum(1).tolist(), strict=True)):
+        for phrase in range((n + m) % 3):
+            rows.append(row)
+            tokens_FN.append([place in (phrase, n - 1) for place in range(N)])
+            patches_FM.append([(place < m) * ((place + phrase) % 3) / 2 for place in range(M)])
+            patches_FM[-1][phrase] = 1.0
+    return PhraseRegions(torch.tensor(rows), torch.tensor(tokens_FN), torch.tensor(patches_FM))
 
 
 def states(tokens, seed, rows=B, gradient=False):
@@ -190,6 +208,8 @@ def plain_contrast(seed):
 def test_the_minimum_is_the_teacher(name):
     teacher = plain_contrast(6)
     loss = objective(name)
+    if name in FROM_BOXES:
+        return
     at_teacher = loss(teacher, leaf(teacher)).sum.detach()
     generator = torch.Generator().manual_seed(0)
     for size in (0.3, 1.0):

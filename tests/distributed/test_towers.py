@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModel
 
 from optical_scale.config.export import ExportConfig
 from optical_scale.recipes.export import export
-from optical_scale.records import Caption, CaptionedImage
+from optical_scale.records import Box, Caption, CaptionedImage, Phrase
 from optical_scale.shards.writer import write_shards
 from optical_scale.stream.mixing import Mixture, Portion
 from tests.support.corpus import sentences, word
@@ -30,12 +30,14 @@ VIT = {
 
 
 def images():
-    """Pictures of one colour, described in English and German."""
+    """Pictures of one colour, described in English and German; one in three has a phrase with a box."""
     for number, meanings in enumerate(sentences(IMAGES)):
         file = io.BytesIO()
         Image.new("RGB", (20, 12), (11 * number, 5 * number, 255 - 11 * number)).save(file, "PNG")
-        captions = tuple(Caption(tag, " ".join(word(tag, m) for m in meanings)) for tag in ("en", "de"))
-        yield CaptionedImage(f"image-{number:02d}", file.getvalue(), "png", 20, 12, captions)
+        phrases = (Phrase("1", "other", 0, len(word("en", meanings[0]))),) if number % 3 == 0 else ()
+        captions = tuple(Caption(tag, " ".join(word(tag, m) for m in meanings), phrases) for tag in ("en", "de"))
+        box = Box(0, 0, 10, 6 + number % 6)
+        yield CaptionedImage(f"image-{number:02d}", file.getvalue(), "png", 20, 12, captions, {"1": (box,)})
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +128,22 @@ def test_the_state_counts_both_and_other_ranks_continue(workshop, both):
     }
     seen = json.loads((cut / f"checkpoints/step_{STEPS:06d}/train_state.json").read_text())["pairs"]
     assert seen == {"de": 28, "sw": 28, "en": 12}
+
+
+def test_phrases_on_some_ranks_are_those_of_one(workshop):
+    """Micro-batches of two images, a third of which has a phrase: some have none, on one rank or on both."""
+    curves = []
+    for processes in (1, 2):
+        path = write(workshop, f"regions_{processes}", steps=6, only="images")
+        values = yaml.safe_load(path.read_text())
+        path.write_text(yaml.safe_dump(values | {"objective": {"name": "region_alignment"}}))
+        finish(start([*TRAIN, path], processes))
+        curves.append(curve(workshop.folder / f"regions_{processes}"))
+        shares = [
+            share for (share,) in steps_of(workshop.folder / f"regions_{processes}", "pairs_with_phrases").values()
+        ]
+        assert 0 < sum(shares) / len(shares) < 1
+    assert curves[0] == [pytest.approx(values, rel=TOLERANCE) for values in curves[1]]
 
 
 def test_both_towers_are_measured_together_and_exported(both, tmp_path):

@@ -51,6 +51,7 @@ def test_a_limit_needs_a_side():
         ({"name": "token_mse"}, ("aligned by transport",)),
         ({"name": "siglip"}, ("sigmoid", "bias -10")),
         ({"name": "list_kl"}, ("MaxSim",)),
+        ({"name": "region_alignment"}, ("boxes", "temperature 0.05")),
         (
             {
                 "name": "mixture",

@@ -155,3 +155,18 @@ def test_each_tower_is_a_run_of_its_own():
 def test_towers_that_do_not_fit(changes, message):
     with pytest.raises(ValidationError, match=message):
         train(**two_towers(**changes))
+
+
+REGIONS = {"name": "region_alignment"}
+BOTH = {"name": "mixture", "parts": [{"weight": 1, "objective": {"name": o}} for o in ("mse", "region_alignment")]}
+
+
+def test_regions_are_for_those_who_see_them():
+    assert train(student={"backbone": VISION}, objective=REGIONS).learns_from_regions
+    assert train(**two_towers(objective=BOTH)).learns_from_regions
+    assert not train().learns_from_regions
+    for objective in (REGIONS, BOTH):
+        with pytest.raises(ValidationError, match="a text student sees none"):
+            train(objective=objective)
+    with pytest.raises(ValidationError, match="alone teaches the text tower nothing"):
+        train(**two_towers(objective=REGIONS))

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from optical_scale.evaluation.patch_maps import (
-    boxes_in_patches,
     chance_box,
     chance_point,
     mass_box,
@@ -10,7 +9,6 @@ from optical_scale.evaluation.patch_maps import (
     point_hit,
     union_box,
 )
-from optical_scale.records import Box
 
 
 def planted(*rows):
@@ -19,11 +17,6 @@ def planted(*rows):
 
 def boxes(*found):
     return np.array(found, dtype=np.float64)
-
-
-def test_boxes_are_scaled_along_both_axes():
-    found = boxes_in_patches([Box(50, 0, 100, 30)], width=100, height=60, side=4)
-    assert found.tolist() == [[2, 0, 4, 2]]
 
 
 def test_the_heaviest_patch_points():

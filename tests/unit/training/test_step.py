@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from optical_scale.batch import PairBatch, Queries, TokenBatch, TokenStates
+from optical_scale.batch import PairBatch, PhraseRegions, Queries, TokenBatch, TokenStates
 from optical_scale.engine.student import Update
 from optical_scale.losses.mse import PooledMSE
+from optical_scale.losses.region_alignment import RegionAlignment
 from optical_scale.losses.score_lists import MarginMSE
 from optical_scale.training.step import TrainStep
 from tests.support.processes import run_ranks
@@ -83,6 +84,32 @@ def test_a_stand_in_without_keys_changes_nothing():
     second = parts([pairs(*WHOLE), replace(pairs([1, 2]), keys=(), languages=())])
     assert second.values == pytest.approx(first.values)
     torch.testing.assert_close(together.table, alone.table)
+
+
+def with_phrases(batch, *rows):
+    """The second token of each row names what the first patch shows."""
+    tokens_FN = torch.tensor([[False, True]] * len(rows))
+    patches_FM = torch.tensor([[1.0, 0.0, 0.0]] * len(rows))
+    return replace(batch, regions=PhraseRegions(torch.tensor(rows), tokens_FN, patches_FM))
+
+
+def test_pairs_without_phrases_count_however_the_batch_is_cut():
+    def run(*batches):
+        student = TableEngine(len(batches))
+        result = TrainStep(FrozenTable(1, seed=9), student, RegionAlignment())(batches)
+        return result.values, student.table.detach()
+
+    blank = replace(pairs([1, 2, 3]), keys=(), languages=())
+    values, table = run(with_phrases(pairs(*WHOLE), 1, 1, 3))
+    # Only the second and the fourth pair have phrases; the first micro-batch has none.
+    for parts in (
+        (pairs(*WHOLE[:1]), with_phrases(pairs(*WHOLE[1:]), 0, 0, 2)),
+        (with_phrases(pairs(*WHOLE[:2]), 1, 1), blank, with_phrases(pairs(*WHOLE[2:]), 1)),
+    ):
+        found, moved = run(*parts)
+        assert found == pytest.approx(values, rel=1e-5)
+        torch.testing.assert_close(moved, table)
+    assert values["pairs_with_phrases"] == 0.5
 
 
 def test_steps_learn():
