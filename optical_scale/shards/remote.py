@@ -13,10 +13,10 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from optical_scale.errors import ShardError
+from optical_scale.runtime.attempts import attempt
 from optical_scale.runtime.files import sha256
 from optical_scale.shards.index import index_bytes, index_path
 from optical_scale.shards.manifest import FILE_NAME, ShardEntry
@@ -95,25 +95,23 @@ class RemoteShards:
 
     def _fetch(self, name: str, size: int | None = None, digest: str | None = None) -> None:
         """Bring one file, whole or not at all."""
-        temporary = self.folder / f".{name}.{os.getpid()}.tmp"
-        waits = Random()  # the global generator belongs to training and is part of checkpoints
-        for attempt in range(self._attempts):
+        temporary, url = self.folder / f".{name}.{os.getpid()}.tmp", f"{self.url}/{name}"
+
+        def fetch() -> None:
             try:
                 self._system().get_file(f"{self._root()}/{name}", str(temporary))
-                _expect(temporary, f"{self.url}/{name}", size, digest)
+                _expect(temporary, url, size, digest)
                 temporary.replace(self.folder / name)
-                return
-            except FileNotFoundError:
-                raise _error(f"{self.url}/{name} does not exist", "missing shard") from None
-            except Exception as error:
-                problem = error
             finally:
                 temporary.unlink(missing_ok=True)
-            if attempt + 1 < self._attempts:
-                logger.warning("%s/%s: attempt %d failed (%s)", self.url, name, attempt + 1, problem)
-                time.sleep(self._first_wait * 2**attempt * waits.uniform(0.5, 1.0))
-        reason = problem.reason if isinstance(problem, ShardError) else "unreadable shard"
-        raise _error(f"{self.url}/{name} cannot be read in {self._attempts} attempts: {problem}", reason) from problem
+
+        try:
+            attempt(fetch, url, self._attempts, self._first_wait)
+        except FileNotFoundError:
+            raise _error(f"{url} does not exist", "missing shard") from None
+        except Exception as error:
+            reason = error.reason if isinstance(error, ShardError) else "unreadable shard"
+            raise _error(f"{url} cannot be read in {self._attempts} attempts: {error}", reason) from error
 
     def _system(self) -> Any:
         """The file system, one object per process: connections do not survive a fork."""

@@ -21,15 +21,11 @@ from optical_scale.shards.remote import RemoteShards
 from optical_scale.shards.spans import _any_members, _plain_members, members_of
 from optical_scale.shards.verify import verify
 from optical_scale.stream.collate import PairCollator
-from tests.unit.shards.foreign import picture, sample, write_img2dataset, write_tar
+from tests.unit.shards.foreign import digests, picture, sample, write_img2dataset, write_tar
 from tests.unit.stream.support import characters
 
 IMAGES = Layout("laion", language="en", caption="txt")
 PAIRS = Layout("pairs", language="sw", source="en.txt", target="sw.txt")
-
-
-def digests(folder):
-    return {path.name: path.read_bytes() for path in folder.glob("*.tar")}
 
 
 def test_a_folder_of_img2dataset_is_read_in_place(tmp_path):
