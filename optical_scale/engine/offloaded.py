@@ -1,6 +1,8 @@
-"""Master weights that DeepSpeed's NVMe offload keeps in files: which file holds which vector.
+"""Master weights and moments that DeepSpeed's NVMe offload keeps in files: which file holds which vector.
 
 DeepSpeed copies its swap files into a checkpoint and records nowhere what is in them, so their order is written beside.
+On the way back it copies them and forgets the rest: that the moments exist, the counters of updates, and all that is
+too small for a file; `load` does that.
 """
 
 import json
@@ -57,6 +59,53 @@ def write_index(folder: Path, optimizer: Any) -> None:
         for vector, size in zip(vectors, sizes, strict=True)
     ]
     (folder / INDEX).write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+
+
+def uses_files(engine: Any) -> bool:
+    """Whether DeepSpeed keeps the optimizer or the parameters of ``engine`` in files."""
+    zero = engine._config.zero_config
+    offloads = (zero.offload_optimizer, zero.offload_param)
+    return any(how is not None and how.device == "nvme" for how in offloads)
+
+
+def load(engine: Any, folder: Path, tag: str) -> Path | None:
+    """``engine.load_checkpoint`` for an engine that keeps something in files; None if there is no such checkpoint.
+
+    DeepSpeed 0.19.8 copies the files back, but leaves AdamW without moments and with counters of 0, and with parameters
+    in files alone it fails; so its own loading of ZeRO shards is left out.
+    """
+    engine._load_zero_checkpoint = lambda *_, **__: True
+    path, _ = engine.load_checkpoint(str(folder), tag=tag)
+    if path is None:
+        return None
+    optimizer = engine.optimizer
+    shard = engine._get_zero_ckpt_name(str(folder), tag)
+    saved = torch.load(shard, map_location="cpu", weights_only=False)["optimizer_state_dict"]
+    optimizer.loss_scaler = saved["loss_scaler"]
+    optimizer.dynamic_loss_scale = saved["dynamic_loss_scale"]
+    optimizer._set_fp32_optimizer_param_groups()
+    optimizer.optimizer.load_state_dict(saved["optimizer_state_dict"])
+    optimizer._clear_fp32_optimizer_param_groups()
+    optimizer.checkpoint_event_prologue()  # parameters that stay whole are split, and gathered anew below
+    for group, kept in enumerate(saved["fp32_flat_groups"]):
+        if optimizer._swappable_optimizer_subgroup(group):
+            _announce_moments(optimizer, optimizer.fp32_partitioned_groups_flat[group])
+        else:
+            optimizer.fp32_partitioned_groups_flat[group].data.copy_(kept)
+            optimizer._reassign_or_swap_out_partitioned_parameters(group)
+    optimizer.checkpoint_event_epilogue()
+    return Path(path)
+
+
+def _announce_moments(optimizer: Any, master: Any) -> None:
+    """Tell DeepSpeed's swapper of the moments that lie in files beside the ``master`` weights."""
+    state = optimizer.optimizer.state.get(master, {})  # empty before the first update
+    moments = [(name, value) for name, value in state.items() if isinstance(value, Tensor) and value.numel() == 0]
+    for name, value in moments:
+        value.ds_id = f"{name}-{master.ds_id}"  # type: ignore[attr-defined]
+    if moments:
+        swapped = optimizer.optimizer_swapper.swap_params_info[master.ds_id]
+        swapped.add_state_tensors([value for _, value in moments])
 
 
 def offloaded_vectors(folder: Path, rank: int, count: int) -> list[OffloadedVector | None]:

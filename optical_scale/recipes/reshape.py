@@ -39,14 +39,17 @@ def _offloads(config: TrainConfig) -> tuple[str, str]:
 
 def _reshaped(checkpoint: Path, config: TrainConfig, size: int) -> Path | None:
     stage, ranks = config.student.engine.zero_stage, ranks_of(checkpoint)
-    if "nvme" in (*_offloads(config), *_offloads(load(TrainConfig, checkpoint / "config.yaml"))):
+    then, now = _offloads(load(TrainConfig, checkpoint / "config.yaml")), _offloads(config)
+    if then != now and "nvme" in (*then, *now):
         raise CheckpointError(
-            f"{checkpoint} cannot be continued: with `nvme`, DeepSpeed does not restore the optimizer's state. Export "
-            "it, and start a new run with that folder as student.backbone.pretrained"
+            f"{checkpoint} was written with student.engine.offload_optimizer: {then[0]} and offload_parameters: "
+            f"{then[1]}, this run has {now[0]} and {now[1]}; a run cannot change to `nvme` or from it. Restore both"
         )
     if ranks == size:
         return None
     what = f"{checkpoint} was written by {ranks} processes, this run has {size}"
+    if "nvme" in now:
+        raise CheckpointError(f"{what}; with `nvme` its shards cannot be rewritten. Start the run with {ranks}")
     if stage == 0:
         raise CheckpointError(f"{what}; at ZeRO stage 0 it cannot be rewritten. Start the run with {ranks}")
     logger.info("%s; rewriting its shards", what)

@@ -26,10 +26,11 @@ def tiny_xlmr(pieces: int, dropout: float = 0.0) -> dict[str, Any]:
 
 
 class Workshop:
-    """Shards and a tokenizer in one folder, and training configurations over them."""
+    """Shards and a tokenizer in one folder, and training configurations over them; more words change the encoders."""
 
-    def __init__(self, folder: Path, pairs: int = 48) -> None:
+    def __init__(self, folder: Path, pairs: int = 48, **architecture: Any) -> None:
         self.folder = folder
+        self.architecture = architecture
         self.shards = write_shards(folder / "shards", pairs)
         self.pieces = write_tokenizer(folder / "tokenizer")
         self.teacher = {"backbone": self.backbone(0.0)}
@@ -38,7 +39,7 @@ class Workshop:
         """A tiny encoder from scratch."""
         return {
             "kind": "text",
-            "architecture": tiny_xlmr(self.pieces, dropout),
+            "architecture": tiny_xlmr(self.pieces, dropout) | self.architecture,
             "tokenizer": str(self.folder / "tokenizer"),
             "max_tokens": 24,
         }

@@ -20,14 +20,28 @@ def checkpoint(folder, config):
     return folder
 
 
-@pytest.mark.parametrize("when", ["then", "now", "both"])
-def test_a_run_offloaded_to_files_is_not_continued(workshop, tmp_path, when):
-    plain = load(TrainConfig, workshop.config("plain"))
+@pytest.fixture
+def configs(workshop, tmp_path):
     engine = {"zero_stage": 3, "offload_optimizer": "nvme", "nvme": str(tmp_path / "disk")}
-    files = load(TrainConfig, workshop.config("files", student={"engine": engine}))
+    plain = load(TrainConfig, workshop.config("plain"))
+    return plain, load(TrainConfig, workshop.config("files", student={"engine": engine}))
+
+
+@pytest.mark.parametrize("when", ["then", "now"])
+def test_a_run_does_not_change_to_files_or_from_them(configs, tmp_path, when):
+    plain, files = configs
     saved = checkpoint(tmp_path / "step_000004", plain if when == "now" else files)
-    with pytest.raises(CheckpointError, match="DeepSpeed does not restore the optimizer"):
+    with pytest.raises(CheckpointError, match=r"offload_optimizer: \w+ .* has \w+ and none; a run cannot change"):
         reshape(saved, plain if when == "then" else files, World())
+
+
+def test_shards_in_files_are_for_as_many_processes(configs, tmp_path):
+    _, files = configs
+    saved = checkpoint(tmp_path / "step_000004", files)
+    assert reshape(saved, files, World()) is None
+    (saved / "random_00001.pt").touch()
+    with pytest.raises(CheckpointError, match="written by 2 processes, this run has 1; with `nvme`"):
+        reshape(saved, files, World())
 
 
 def test_shards_that_fit_stay_as_they_are(workshop, tmp_path):
