@@ -85,17 +85,18 @@ def _print(plan: "DataPlan", per_node: int) -> None:
         print(f"{world.ranks:>6}{cells}{world.pairs:>15,.0f}{world.shards:>13,.0f}")
 
 
-_PARTS = ("student", "gradients", "optimizer", "teacher", "gathered", "activations", "objective", "total")
+_PARTS = ("student", "gradients", "optimizer", "teacher", "gathered", "activations", "objective", "total", "host")
 
 
 def _memory(config: "TrainConfig", arguments: argparse.Namespace) -> int:
     from optical_scale.recipes.plan_memory import MemoryPlan
 
     plan = MemoryPlan(config, arguments.tokens)
+    for name, shape in plan.students.items():
+        print(f"student of {name}: {shape.parameters:,} parameters, {shape.trained:,} trained")
     print(
-        f"student {plan.student.parameters:,} parameters, {plan.student.trained:,} trained"
-        f"{f'; teacher {plan.teacher.parameters:,}' if plan.teacher else ''}; micro-batches of {plan.pairs} pairs of "
-        f"{plan.teacher_tokens} and {plan.student_tokens} tokens\n"
+        f"{f'teacher: {plan.teacher.parameters:,} parameters; ' if plan.teacher else ''}micro-batches of {plan.pairs} "
+        f"pairs of {plan.teacher_tokens} and {plan.student.tokens} tokens\n"
     )
     print("GiB of a rank   " + "".join(f"{name:>12}" for name in _PARTS))
     print("as configured")

@@ -23,6 +23,7 @@ _MAY_CHANGE = (
     "stream.faults",
     "stream.cache",
     "teacher.engine",
+    "student.engine.zero_stage",
     "student.engine.activation_checkpointing",
     "student.engine.offload_optimizer",
     "student.engine.offload_parameters",

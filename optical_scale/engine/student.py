@@ -163,7 +163,8 @@ class StudentEngine:
         if offloaded.uses_files(self._engine):
             path = offloaded.load(self._engine, folder, TAG)
         else:
-            path, _ = self._engine.load_checkpoint(str(folder), tag=TAG)
+            # The universal form has weights in folders of their own, and no others.
+            path, _ = self._engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=not universal)
         if path is None:
             raise CheckpointError(f"{folder} holds no DeepSpeed checkpoint named {TAG!r}")
         self._frozen = frozen_digests(self.module)

@@ -113,15 +113,38 @@ def live_teacher(config: TrainConfig, tokenize: TextTokenizer, device: torch.dev
     return engine.TeacherEngine(text_encoder(config.teacher.backbone, tokenize, place=place), derived, device)
 
 
-def empty_encoder(config: Backbone) -> nn.Module:
-    """The backbone that ``config`` describes, before any change of its vocabulary or layers, without values."""
-    if config.architecture is None:
-        assert config.pretrained is not None
-        return skeleton(backbone_folder(config.pretrained))
-    architecture = config.architecture
-    if isinstance(config, TextBackbone):
+def empty_encoder(config: Backbone) -> Encoder:
+    """The encoder that ``config`` describes, with its layers, vocabulary and head, and no values.
+
+    A head that `pretrained` brings along is left out.
+    """
+    if isinstance(config, VisionBackbone):
+        return _with_head(_empty_backbone(config.pretrained, config.architecture), config.head)
+    if config.architecture is not None:
         architecture = scratch_architecture(config, text_tokenizer(config))
-    return empty_backbone(backbone_config(architecture))
+        return _with_head(_empty_backbone(None, architecture), config.head)
+    backbone = _empty_backbone(config.pretrained, None)
+    if config.layers is not None:
+        keep_layers(backbone, config.layers)
+    if config.vocabulary != "keep":
+        width = backbone.get_input_embeddings().embedding_dim  # type: ignore[operator]
+        pieces = len(text_tokenizer(config).tokenizer)
+        backbone.set_input_embeddings(nn.Embedding(pieces, width, device="meta"))  # type: ignore[operator]
+    return _with_head(backbone, config.head)
+
+
+def _empty_backbone(pretrained: Path | None, architecture: dict[str, Any] | None) -> nn.Module:
+    if architecture is not None:
+        return empty_backbone(backbone_config(architecture))
+    assert pretrained is not None, "the schema demands one of both"
+    return skeleton(backbone_folder(pretrained))
+
+
+def empty_student(config: Student) -> Encoder:
+    """The trained side without values: what it trains, and what it keeps, is marked as in a run."""
+    encoder = empty_encoder(config.backbone)
+    _mark_trained(encoder, config)
+    return encoder
 
 
 def share_of_largest(side: Student | Teacher) -> int:
@@ -189,11 +212,15 @@ def student_encoder(
 ) -> tuple[Encoder, TextTokenizer | ImageTransform]:
     """The trained side, text or vision; ``bitext`` opens its training pairs."""
     encoder, prepare = _student(config.backbone, bitext, place)
+    _mark_trained(encoder, config)
+    return encoder, prepare
+
+
+def _mark_trained(encoder: Encoder, config: Student) -> None:
     if config.lora is not None:
         lora = config.lora
         add_adapters(encoder, lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets)
     freeze(encoder, config.freeze)
-    return encoder, prepare
 
 
 def _student(

@@ -7,15 +7,16 @@ activations are what autograd would keep of a forward pass of the real network o
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from optical_scale.config.backbones import VisionBackbone
+from optical_scale.backbones.encoder import Encoder
+from optical_scale.config.backbones import Backbone, VisionBackbone
 from optical_scale.config.engine import Offload, Precision, StudentEngine
 from optical_scale.config.run import TrainConfig
-from optical_scale.errors import ConfigError
-from optical_scale.recipes.build_models import empty_encoder
+from optical_scale.recipes.build_models import empty_encoder, empty_student
 
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -23,7 +24,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of one rank on its device.
+    """Bytes of one rank on its device, which without a GPU is the host.
 
     Attributes:
         student: its weights or share of them.
@@ -33,6 +34,7 @@ class Memory:
         gathered: parameters that stage 3 has whole at one time, and the buckets of collectives.
         activations: what backward needs, and the work space of one layer.
         objective: token vectors in fp32 with their gradients, costs and plans.
+        host: what is offloaded to the processor's memory; not in the total.
     """
 
     student: int = 0
@@ -42,11 +44,21 @@ class Memory:
     gathered: int = 0
     activations: int = 0
     objective: int = 0
+    host: int = 0
 
     @property
     def total(self) -> int:
-        """All parts together."""
-        return sum(getattr(self, field.name) for field in fields(self))
+        """All parts on the device together."""
+        return sum(getattr(self, name) for name in PARTS)
+
+    def parts(self) -> dict[str, int]:
+        """Those that are not 0, offloaded ones last."""
+        found = {name: getattr(self, name) for name in (*PARTS, "host")}
+        return {name: size for name, size in found.items() if size}
+
+
+PARTS = tuple(field.name for field in fields(Memory) if field.name != "host")
+"""What the device holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +73,7 @@ class Shape:
         layer: bytes of one layer's share of them.
         checkpointed: bytes left if every layer keeps its input only.
         width: of the token vectors.
+        tokens: of one input.
     """
 
     parameters: int
@@ -70,6 +83,7 @@ class Shape:
     layer: int
     checkpointed: int
     width: int
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,30 +101,39 @@ class MemoryPlan:
     """The networks of a training, and what they need in any layout.
 
     Args:
-        config: a text-to-text training.
+        config: the training.
         tokens: of every text; None takes the backbones' limits.
 
-    Raises:
-        ConfigError: a vision student, whose number of tokens is not known here.
+    Attributes:
+        students: of each tower, by the strand of the stream that it reads.
+        teacher: None where there is none, or its states are stored.
+        teacher_tokens: of one text of its.
+        pairs: of a micro-batch of the first tower, under a budget on average.
     """
 
     def __init__(self, config: TrainConfig, tokens: int | None = None) -> None:
-        if isinstance(config.student.backbone, VisionBackbone) or config.student.vision is not None:
-            raise ConfigError("student.backbone: memory is planned for text students; found a vision student")
         self.config = config
-        self.pairs = config.stream.pairs_per_step // config.stream.lanes
-        engine = config.student.engine
-        self.student_tokens = tokens or config.student.backbone.max_tokens
-        self.passages = self.pairs * (1 + config.stream.negatives)
-        rows = self.pairs if config.teacher else self.pairs + self.passages
-        self.student = _shape(config, rows, self.student_tokens, engine.precision, teacher=False)
+        self.pairs = _pairs(config)
+        precision = config.student.engine.precision
+        self.students: dict[str, Shape] = {}
+        passages = 0
+        for name, part in config.towers().items():
+            pairs = _pairs(part)
+            passages = max(passages, _passages(part))
+            rows = pairs if config.teacher else pairs + _passages(part)
+            self.students[name] = _shape(empty_student(part.student), part.student.backbone, rows, tokens, precision)
         self.teacher: Shape | None = None
-        self.teacher_tokens = self.student_tokens
+        self.teacher_tokens = self.student.tokens
         if config.teacher is not None:
             self.teacher_tokens = tokens or config.teacher.backbone.max_tokens
-            live = config.teacher.cache is None
-            precision = config.teacher.engine.precision
-            self.teacher = _shape(config, self.passages, self.teacher_tokens, precision, teacher=True) if live else None
+            if config.teacher.cache is None:
+                backbone, precision = config.teacher.backbone, config.teacher.engine.precision
+                self.teacher = _shape(empty_encoder(backbone), backbone, passages, tokens, precision)
+
+    @property
+    def student(self) -> Shape:
+        """The only tower, or the text tower."""
+        return next(iter(self.students.values()))
 
     def layout(self, ranks: int) -> Layout:
         """What the configuration says."""
@@ -122,19 +145,28 @@ class MemoryPlan:
     def memory(self, layout: Layout) -> Memory:
         """Of one rank."""
         engine = self.config.student.engine
-        size = _BYTES[engine.precision]
-        found = _states(self.student, engine, layout)
-        kept = self.student.activations
-        if layout.activation_checkpointing:
-            kept = self.student.checkpointed + self.student.layer
-        width = self.config.student.backbone.head or self.student.width
-        vectors = (self.pairs * self.student_tokens + self.passages * self.teacher_tokens) * width
-        plans = self.passages * self.student_tokens * self.teacher_tokens
-        found = replace(found, activations=kept, objective=vectors * (8 + size) + plans * 12)
+        found = Memory()
+        for shape, part in zip(self.students.values(), self.config.towers().values(), strict=True):
+            states = _states(shape, engine, layout)
+            # Towers compute one after the other and keep their states.
+            found = Memory(
+                student=found.student + states.student,
+                gradients=found.gradients + states.gradients,
+                optimizer=found.optimizer + states.optimizer,
+                gathered=max(found.gathered, states.gathered),
+                activations=max(found.activations, _kept(shape, layout)),
+                objective=max(found.objective, self._objective(shape, part)),
+                host=found.host + states.host,
+            )
         if self.teacher is not None:
-            assert self.config.teacher is not None
             found = self._with_teacher(found, layout.ranks)
         return found
+
+    def _objective(self, shape: Shape, part: TrainConfig) -> int:
+        passages = _passages(part)
+        vectors = (_pairs(part) * shape.tokens + passages * self.teacher_tokens) * shape.width
+        plans = passages * shape.tokens * self.teacher_tokens
+        return vectors * (8 + _BYTES[part.student.engine.precision]) + plans * 12
 
     def _with_teacher(self, found: Memory, ranks: int) -> Memory:
         assert self.teacher is not None
@@ -142,14 +174,15 @@ class MemoryPlan:
         how = self.config.teacher.engine
         size = _BYTES[how.precision]
         shards = ranks if how.zero_stage == 3 else 1
-        weights = 0 if how.offload_parameters != "none" else size * self.teacher.parameters // shards
+        weights = size * self.teacher.parameters // shards
         live = 0
         if how.zero_stage == 3 and (ranks > 1 or how.offload_parameters != "none"):
             live = size * min(self.teacher.parameters, 50 * self.config.student.engine.bucket_elements)
         # Teacher and student compute one after the other.
         return replace(
             found,
-            teacher=weights,
+            teacher=0 if how.offload_parameters != "none" else weights,
+            host=found.host + (weights if how.offload_parameters == "cpu" else 0),
             gathered=max(found.gathered, live),
             activations=max(found.activations, self.teacher.layer),
         )
@@ -192,28 +225,50 @@ def _states(shape: Shape, engine: StudentEngine, layout: Layout) -> Memory:
     if stage == 3 and (ranks > 1 or layout.offload_parameters != "none"):
         live = shape.largest if layout.offload_parameters == "nvme" else 50 * engine.bucket_elements
         gathered += size * min(shape.parameters, live)
+    host = optimizer if layout.offload_optimizer == "cpu" else 0
+    host += weights if layout.offload_parameters == "cpu" else 0
     if layout.offload_optimizer != "none":
         optimizer = 0
         gradients = gradients if stage < 2 else 0
-    return Memory(0 if layout.offload_parameters != "none" else weights, gradients, optimizer, gathered=gathered)
+    if layout.offload_parameters != "none":
+        weights = 0
+    return Memory(weights, gradients, optimizer, gathered=gathered, host=host)
 
 
-def _shape(config: TrainConfig, rows: int, tokens: int, precision: Precision, *, teacher: bool) -> Shape:
-    backbone = config.teacher.backbone if teacher and config.teacher else config.student.backbone
-    model = empty_encoder(backbone).to(_DTYPES[precision])
-    frozen = () if teacher else config.student.freeze
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    held = [name for name in sizes if any(name == part or name.startswith(f"{part}.") for part in frozen)]
-    trained = sum(sizes.values()) - sum(sizes[name] for name in held)
-    layers = int(model.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
-    kept = _kept_for_backward(model, rows, tokens)
-    width = int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
-    inputs = rows * tokens * width * _BYTES[precision] * layers
-    return Shape(sum(sizes.values()), trained, max(sizes.values()), kept, kept // layers, inputs, width)
+def _pairs(config: TrainConfig) -> int:
+    return config.stream.pairs_per_step // config.stream.lanes
 
 
-def _kept_for_backward(model: nn.Module, rows: int, tokens: int) -> int:
-    """Bytes of the tensors that autograd keeps of a forward pass, parameters left out."""
+def _passages(config: TrainConfig) -> int:
+    return _pairs(config) * (1 + config.stream.negatives)
+
+
+def _kept(shape: Shape, layout: Layout) -> int:
+    return shape.checkpointed + shape.layer if layout.activation_checkpointing else shape.activations
+
+
+def _shape(model: Encoder, backbone: Backbone, rows: int, tokens: int | None, precision: Precision) -> Shape:
+    sizes = [parameter.numel() for parameter in model.parameters()]
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    known: Any = model.backbone.config
+    inputs: dict[str, Tensor]
+    if isinstance(backbone, VisionBackbone):
+        side = known.image_size
+        inputs = {"pixel_values": torch.ones(rows, known.num_channels, side, side, device="meta")}
+        inputs["pixel_values"] = inputs["pixel_values"].to(_DTYPES[precision])
+    else:
+        # Without a mask: whether it leaves anything out is a question that the meta device cannot answer.
+        length = tokens or backbone.max_tokens
+        inputs = {"input_ids": torch.ones(rows, length, dtype=torch.int64, device="meta")}
+    model.to(_DTYPES[precision]).to("meta").train()
+    kept, (_, length, width) = _kept_for_backward(model, inputs)
+    layers = int(known.num_hidden_layers)
+    entered = rows * length * int(known.hidden_size) * _BYTES[precision] * layers
+    return Shape(sum(sizes), trained, max(sizes), kept, kept // layers, entered, width, length)
+
+
+def _kept_for_backward(model: Encoder, inputs: dict[str, Tensor]) -> tuple[int, torch.Size]:
+    """Bytes of the tensors that autograd keeps of a forward pass, parameters left out, and the shape of the result."""
     # Tensors that no operation makes are no activations; parameters are such, and so are views of them.
     known = {id(parameter) for parameter in model.parameters()}
     seen: dict[int, Tensor] = {}
@@ -224,9 +279,6 @@ def _kept_for_backward(model: nn.Module, rows: int, tokens: int) -> int:
             seen[id(base)] = base
         return tensor
 
-    ids_BT = torch.ones(rows, tokens, dtype=torch.int64, device="meta")
-    model.to("meta").train()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        # Without a mask: whether it leaves anything out is a question that the meta device cannot answer.
-        model(input_ids=ids_BT)
-    return sum(tensor.nbytes for tensor in seen.values())
+        found = model(**inputs)
+    return sum(tensor.nbytes for tensor in seen.values()), found.shape

@@ -1,4 +1,4 @@
-"""Continuing a run: whether its shards fit, and on another number of processes their rewriting."""
+"""Continuing a run: whether its shards fit, and on other processes or another ZeRO stage their rewriting."""
 
 import logging
 from pathlib import Path
@@ -38,21 +38,27 @@ def _offloads(config: TrainConfig) -> tuple[str, str]:
 
 
 def _reshaped(checkpoint: Path, config: TrainConfig, size: int) -> Path | None:
-    stage, ranks = config.student.engine.zero_stage, ranks_of(checkpoint)
-    then, now = _offloads(load(TrainConfig, checkpoint / "config.yaml")), _offloads(config)
+    saved, ranks = load(TrainConfig, checkpoint / "config.yaml"), ranks_of(checkpoint)
+    then, now = _offloads(saved), _offloads(config)
     if then != now and "nvme" in (*then, *now):
         raise CheckpointError(
             f"{checkpoint} was written with student.engine.offload_optimizer: {then[0]} and offload_parameters: "
             f"{then[1]}, this run has {now[0]} and {now[1]}; a run cannot change to `nvme` or from it. Restore both"
         )
-    if ranks == size:
+    before, stage = saved.student.engine.zero_stage, config.student.engine.zero_stage
+    if (ranks, before) == (size, stage):
         return None
-    what = f"{checkpoint} was written by {ranks} processes, this run has {size}"
+    what = f"{checkpoint} was written by {_many(ranks)} at ZeRO stage {before}, this run has {_many(size)} at {stage}"
+    back = f"Start the run with {_many(ranks)} at stage {before}"
     if "nvme" in now:
-        raise CheckpointError(f"{what}; with `nvme` its shards cannot be rewritten. Start the run with {ranks}")
-    if stage == 0:
-        raise CheckpointError(f"{what}; at ZeRO stage 0 it cannot be rewritten. Start the run with {ranks}")
+        raise CheckpointError(f"{what}; with `nvme` its shards cannot be rewritten. {back}")
+    if 0 in (before, stage):
+        raise CheckpointError(f"{what}; shards of stage 0 cannot be rewritten. {back}")
     logger.info("%s; rewriting its shards", what)
     output = config.run / f"reshaped_{checkpoint.name}"
-    write_universal(checkpoint, output)
+    write_universal(checkpoint, output, before=before, stage=stage)
     return output
+
+
+def _many(ranks: int) -> str:
+    return f"{ranks} process{'es' if ranks > 1 else ''}"

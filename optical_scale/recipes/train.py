@@ -3,7 +3,7 @@
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +21,7 @@ from optical_scale.engine.start import finish, start
 from optical_scale.engine.teacher import Teacher, TeacherEngine
 from optical_scale.engine.towers import VISION, Student
 from optical_scale.errors import ResumeError
+from optical_scale.recipes.announce import announce
 from optical_scale.recipes.build_engines import accumulation, build_teacher
 from optical_scale.recipes.build_evaluations import Encoders, measure
 from optical_scale.recipes.build_models import contract_of
@@ -82,7 +83,7 @@ def train(config: TrainConfig) -> TrainState:
     reshaped = reshape(store.latest(), config, world)
     student = start_towers(towers, device, by_strand, universal=reshaped is not None)
     if world.is_main:
-        _announce(config, world, teacher, student, stream, by_strand)
+        announce(config, world, teacher, student, stream, by_strand)
 
     trainer = Trainer(
         step=TrainStep(teacher, student, objective(config.objective)),
@@ -163,38 +164,6 @@ def _claim(config: TrainConfig, world: World) -> IO[str] | None:
     if problem is not None:
         raise ResumeError(problem)
     return lock
-
-
-def _announce(
-    config: TrainConfig,
-    world: World,
-    teacher: Teacher | None,
-    student: Student,
-    stream: StreamLoader,
-    steps: Mapping[str, int],
-) -> None:
-    """The arithmetic of the run, before its first step."""
-    for name, how in config.stream.strands().items():
-        logger.info(
-            "%d steps of %d pairs = %d processes x %d micro-batches x %d pairs%s",
-            steps[name], how.pairs_per_step, world.size, how.lanes // world.size, how.pairs_per_step // how.lanes,
-            " on average; a whole multiple of the micro-batches where the budget asks for it"
-            if how.micro_batch_pairs is None else " with images" if name == "images" else "",
-        )  # fmt: skip
-    logger.info(
-        "parameters kept by rank 0 between uses: student %s (ZeRO-%d)%s",
-        f"{student.resident_parameters():,}",
-        config.student.engine.zero_stage,
-        f", teacher {teacher.resident_parameters():,} (ZeRO-{config.teacher.engine.zero_stage})"
-        if teacher and config.teacher
-        else "",
-    )
-    for strand in stream.strands.strands:
-        for row in strand.plan.exposure(steps[strand.name]):
-            logger.info(
-                "  %-8s %9s %-6s  share %5.1f %%  %6.2f epochs",
-                row.language, f"{row.pairs:,}", strand.name, 100 * row.probability, row.epochs,
-            )  # fmt: skip
 
 
 def _evaluator(

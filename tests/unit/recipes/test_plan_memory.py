@@ -3,7 +3,8 @@ import pytest
 from optical_scale.cli.main import main
 from optical_scale.config.loading import load
 from optical_scale.config.run import TrainConfig
-from optical_scale.recipes.plan_memory import Layout, MemoryPlan
+from optical_scale.recipes.announce import memory_of, tokens_of
+from optical_scale.recipes.plan_memory import Layout, Memory, MemoryPlan
 from tests.support.runs import Workshop
 
 PLAIN = {"offload_optimizer": "none", "offload_parameters": "none", "activation_checkpointing": False}
@@ -75,3 +76,64 @@ def test_command_line_prints_both_tables(workshop, capsys):
     assert output.count("zero_stage=") == 4
     assert main(["plan", "memory", str(workshop.config("e")), "--ranks", "1", "--gib", "0.0001"]) == 1
     assert "nothing fits" in capsys.readouterr().out
+
+
+def test_every_tower_keeps_its_states_and_they_compute_in_turn(workshop, tmp_path):
+    vit = {"model_type": "vit", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    vit |= {"intermediate_size": 48, "image_size": 32, "patch_size": 8}
+    images = {"sources": [{"shards": str(tmp_path)}], "pairs_per_step": 8, "micro_batch_pairs": 8}
+    plans = [
+        MemoryPlan(load(TrainConfig, workshop.config(name, **sections)))
+        for name, sections in (
+            ("text", {}),
+            ("vision", {"student": {"backbone": {"kind": "vision", "architecture": vit}}}),
+            ("both", {"student": {"vision": {"kind": "vision", "architecture": vit}}, "stream": {"images": images}}),
+        )
+    ]
+    _, vision, both = plans
+    assert vision.student.tokens == 4 * 4 + 1
+    assert list(both.students) == ["pairs", "images"]
+    alone, with_images, together = (plan.memory(Layout(1, 1, **PLAIN)) for plan in plans)
+    assert together.optimizer == alone.optimizer + with_images.optimizer
+    assert both.students["images"].activations == pytest.approx(2 * vision.student.activations, rel=0.05)
+    assert together.activations == max(alone.activations, both.students["images"].activations)
+
+
+def test_dropped_layers_and_a_new_vocabulary_count(tmp_path, workshop):
+    from transformers import BertConfig, BertModel
+
+    BertModel(
+        BertConfig(vocab_size=900, hidden_size=32, num_hidden_layers=6, num_attention_heads=4, intermediate_size=48)
+    ).save_pretrained(tmp_path / "bert")
+    for file in (workshop.folder / "tokenizer").iterdir():
+        (tmp_path / "bert" / file.name).write_bytes(file.read_bytes())
+    folder, tokenizer = str(tmp_path / "bert"), str(workshop.folder / "tokenizer")
+    whole, small = (
+        MemoryPlan(load(TrainConfig, workshop.config(name, student={"backbone": {"kind": "text"} | backbone}))).student
+        for name, backbone in (
+            ("whole", {"pretrained": folder}),
+            ("small", {"pretrained": folder, "layers": [0, 5], "tokenizer": tokenizer, "vocabulary": "match"}),
+        )
+    )
+    layer = 4 * (32 * 32 + 32) + 2 * 32 * 48 + 48 + 32 + 4 * 32
+    assert whole.parameters - small.parameters == 4 * layer + (900 - workshop.pieces) * 32
+    assert 3 * small.activations == pytest.approx(whole.activations, rel=0.15)
+
+
+def test_adapters_are_trained_alone_and_offload_moves_to_the_host(workshop):
+    plan = MemoryPlan(load(TrainConfig, workshop.config("lora", student={"lora": {"rank": 2}})))
+    inputs_and_outputs = 2 * (4 * 64 + 2 * (32 + 48))  # of the linear layers
+    assert plan.student.trained == 2 * inputs_and_outputs
+    memory = plan.memory(Layout(2, 2, "cpu", "none", activation_checkpointing=False))
+    assert memory.optimizer == 0
+    assert memory.host == 16 * (plan.student.trained // 2)
+
+
+def test_what_is_told_at_the_start_adds_up(workshop):
+    config = load(TrainConfig, workshop.config("told"))
+    plan = MemoryPlan(config)
+    told = tokens_of(plan, plan.student, config, ranks=2)
+    assert told.startswith("student 4 x 24 + English 4 x 24 = at most 192 tokens in a micro-batch")
+    assert told.endswith("192 on a rank and 384 in all in a step")
+    memory = Memory(student=3 * 2**20, optimizer=2**30, host=2**29)
+    assert memory_of(memory) == "1,027 MiB = optimizer 1,024 MiB, offloaded to the host 512 MiB, student 3 MiB"
