@@ -85,12 +85,10 @@ def _print(plan: "DataPlan", per_node: int) -> None:
         print(f"{world.ranks:>6}{cells}{world.pairs:>15,.0f}{world.shards:>13,.0f}")
 
 
-_PARTS = ("student", "gradients", "optimizer", "teacher", "gathered", "activations", "objective", "total", "host")
-
-
 def _memory(config: "TrainConfig", arguments: argparse.Namespace) -> int:
-    from optical_scale.recipes.plan_memory import MemoryPlan
+    from optical_scale.recipes.plan_memory import PARTS, MemoryPlan
 
+    columns = (*PARTS, "total", "host")
     plan = MemoryPlan(config, arguments.tokens)
     for name, shape in plan.students.items():
         print(f"student of {name}: {shape.parameters:,} parameters, {shape.trained:,} trained")
@@ -98,23 +96,23 @@ def _memory(config: "TrainConfig", arguments: argparse.Namespace) -> int:
         f"{f'teacher: {plan.teacher.parameters:,} parameters; ' if plan.teacher else ''}micro-batches of {plan.pairs} "
         f"pairs of {plan.teacher_tokens} and {plan.student.tokens} tokens\n"
     )
-    print("GiB of a rank   " + "".join(f"{name:>12}" for name in _PARTS))
+    print("GiB of a rank   " + "".join(f"{name:>12}" for name in columns))
     print("as configured")
     for ranks in arguments.ranks:
         layout = plan.layout(ranks)
-        _row(layout, plan.memory(layout))
+        _row(layout, plan.memory(layout), columns)
     print(f"\nfastest that leaves a tenth of {arguments.gib:g} GiB free")
     found = plan.fitting(arguments.ranks, int(arguments.gib * 2**30))
     for layout, memory in found:
-        _row(layout, memory)
+        _row(layout, memory, columns)
     for ranks in arguments.ranks:
         if not any(layout.ranks == ranks for layout, _ in found):
             print(f"{ranks:>5} ranks  nothing fits; make stream.micro_batch_pairs or max_tokens smaller")
     return 0 if found else 1
 
 
-def _row(layout: "Layout", memory: "Memory") -> None:
-    cells = "".join(f"{getattr(memory, name) / 2**30:>12.2f}" for name in _PARTS)
+def _row(layout: "Layout", memory: "Memory", columns: tuple[str, ...]) -> None:
+    cells = "".join(f"{getattr(memory, name) / 2**30:>12.2f}" for name in columns)
     print(
         f"{layout.ranks:>5} ranks     {cells}   zero_stage={layout.zero_stage} "
         f"offload_optimizer={layout.offload_optimizer} offload_parameters={layout.offload_parameters} "

@@ -90,7 +90,7 @@ def memory_of(memory: Memory) -> str:
     """Its parts in MiB, largest first."""
     parts = sorted(memory.parts().items(), key=lambda part: -part[1])
     told = ", ".join(f"{name if name != 'host' else 'offloaded to the host'} {_mib(size)}" for name, size in parts)
-    return f"{_mib(memory.total)} = {told}"
+    return f"{_mib(memory.total)}: {told}"
 
 
 def _mib(size: int) -> str:

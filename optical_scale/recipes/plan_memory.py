@@ -34,6 +34,7 @@ class Memory:
         gathered: parameters that stage 3 has whole at one time, and the buckets of collectives.
         activations: what backward needs, and the work space of one layer.
         objective: token vectors in fp32 with their gradients, costs and plans.
+        update: the fp32 gradient of what is updated at once, when activations are gone.
         host: what is offloaded to the processor's memory; not in the total.
     """
 
@@ -44,12 +45,14 @@ class Memory:
     gathered: int = 0
     activations: int = 0
     objective: int = 0
+    update: int = 0
     host: int = 0
 
     @property
     def total(self) -> int:
-        """All parts on the device together."""
-        return sum(getattr(self, name) for name in PARTS)
+        """The most that is on the device at a time."""
+        kept = self.student + self.gradients + self.optimizer + self.teacher + self.gathered
+        return kept + max(self.activations + self.objective, self.update)
 
     def parts(self) -> dict[str, int]:
         """Those that are not 0, offloaded ones last."""
@@ -58,7 +61,7 @@ class Memory:
 
 
 PARTS = tuple(field.name for field in fields(Memory) if field.name != "host")
-"""What the device holds."""
+"""What the device holds, the last instead of the two before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +156,7 @@ class MemoryPlan:
                 student=found.student + states.student,
                 gradients=found.gradients + states.gradients,
                 optimizer=found.optimizer + states.optimizer,
+                update=max(found.update, states.update),
                 gathered=max(found.gathered, states.gathered),
                 activations=max(found.activations, _kept(shape, layout)),
                 objective=max(found.objective, self._objective(shape, part)),
@@ -218,21 +222,21 @@ def _states(shape: Shape, engine: StudentEngine, layout: Layout) -> Memory:
     optimizer = 12 * (share if stage else shape.trained)
     if (stage, engine.precision) == (0, "fp32"):
         optimizer = 8 * shape.trained
+    update = 0
     if stage:
-        # The fp32 gradient of what is updated at once.
-        optimizer += 4 * (min(share, engine.update_elements or 10**9) if stage == 3 else share)
-    gathered = size * min(engine.bucket_elements, shape.trained) * (2 if ranks > 1 else 0)
+        update = 4 * (min(share, engine.update_elements or 10**9) if stage == 3 else share)
+    gathered = size * min(engine.bucket_elements, shape.trained) if ranks > 1 else 0
     if stage == 3 and (ranks > 1 or layout.offload_parameters != "none"):
         live = shape.largest if layout.offload_parameters == "nvme" else 50 * engine.bucket_elements
         gathered += size * min(shape.parameters, live)
-    host = optimizer if layout.offload_optimizer == "cpu" else 0
+    host = optimizer + update if layout.offload_optimizer == "cpu" else 0
     host += weights if layout.offload_parameters == "cpu" else 0
     if layout.offload_optimizer != "none":
-        optimizer = 0
+        optimizer = update = 0
         gradients = gradients if stage < 2 else 0
     if layout.offload_parameters != "none":
         weights = 0
-    return Memory(weights, gradients, optimizer, gathered=gathered, host=host)
+    return Memory(weights, gradients, optimizer, gathered=gathered, update=update, host=host)
 
 
 def _pairs(config: TrainConfig) -> int:

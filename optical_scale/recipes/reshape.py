@@ -48,6 +48,8 @@ def _reshaped(checkpoint: Path, config: TrainConfig, size: int) -> Path | None:
     before, stage = saved.student.engine.zero_stage, config.student.engine.zero_stage
     if (ranks, before) == (size, stage):
         return None
+    if before == stage == 0 and config.student.engine.precision == "fp32":
+        return None  # every rank has all of it
     what = f"{checkpoint} was written by {_many(ranks)} at ZeRO stage {before}, this run has {_many(size)} at {stage}"
     back = f"Start the run with {_many(ranks)} at stage {before}"
     if "nvme" in now:

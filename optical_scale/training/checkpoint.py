@@ -115,7 +115,12 @@ class CheckpointStore:
         return chosen
 
     def restore_random_state(self, checkpoint: Path) -> None:
-        """Continue every generator of this rank where it stood."""
+        """Continue every generator of this rank where it stood.
+
+        On another number of ranks they start anew, so dropout goes on with other numbers.
+        """
+        if ranks_of(checkpoint) != self.world.size:
+            return
         _set_random_state(torch.load(checkpoint / f"random_{self.world.rank:05d}.pt", weights_only=False))
 
 

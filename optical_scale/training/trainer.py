@@ -78,8 +78,7 @@ class Trainer:
         hooks: observers, called on rank 0.
         times: see :class:`Times`.
         world: this process among all.
-        reshaped: the newest checkpoint's shards, rewritten for this run's ranks; None loads them as they are. Random
-            states belong to ranks, so with it dropout goes on with other numbers.
+        reshaped: the newest checkpoint's shards, rewritten for this run; None loads them as they are.
         most_skipped: samples that the whole run may skip over all ranks; one more stops it.
         selection: which checkpoint is kept as the best one, and when to stop early; None does neither.
         alarms: look at every logged step.
@@ -265,8 +264,7 @@ class Trainer:
         self.student.load(self.reshaped or checkpoint)
         self.state = TrainState.from_json(json.loads((checkpoint / "train_state.json").read_text(encoding="utf-8")))
         self.loader.restore(json.loads((checkpoint / "stream.json").read_text(encoding="utf-8")))
-        if self.reshaped is None:
-            self.store.restore_random_state(checkpoint)
+        self.store.restore_random_state(checkpoint)
         logger.info("continuing after step %d from %s", self.state.step, checkpoint)
         return True
 

@@ -1,4 +1,4 @@
-"""A run goes on with another number of processes: 2, then 1, then 2 again."""
+"""A run goes on with another number of processes and another ZeRO stage: 2, then 1, then 3."""
 
 import pytest
 
@@ -15,8 +15,8 @@ NAMES = ("loss", "gradient_norm", "learning_rate")
 def write(workshop, run, stage, steps):
     return workshop.config(
         run,
-        stream={"micro_batch_pairs": 2},
-        student={"engine": {"zero_stage": stage, "persistent_parameters": 100}},
+        stream={"pairs_per_step": 12, "micro_batch_pairs": 2},
+        student={"engine": {"zero_stage": stage, "persistent_parameters": 100}, "freeze": ["embeddings.LayerNorm"]},
         optimization={"steps": steps, "warmup": 0.0, "decay": "constant"},
     )
 
@@ -32,12 +32,21 @@ def alone(workshop):
     return steps_of(workshop.folder / "alone", *NAMES)
 
 
-@pytest.mark.parametrize(("stage", "parts"), [(3, ((3, 2), (6, 1), (9, 2))), (2, ((4, 1), (9, 2)))])
-def test_other_ranks_continue_the_curve(workshop, alone, stage, parts):
-    run = f"stage{stage}"
-    said = [finish(start([*TRAIN, write(workshop, run, stage, steps)], ranks))[0] for steps, ranks in parts]
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ((3, 2, 3), (6, 1, 3), (9, 3, 2)),  # after step 3 of 2 processes at stage 3 goes 1 on
+        ((4, 1, 1), (9, 2, 3)),
+        ((4, 2, 0), (9, 1, 0)),
+    ],
+    ids=["from_stage_3", "to_stage_3", "stage_0"],
+)
+def test_other_processes_and_stages_continue_the_curve(workshop, alone, parts):
+    run = f"from{parts[0][2]}"
+    said = [finish(start([*TRAIN, write(workshop, run, stage, steps)], ranks))[0] for steps, ranks, stage in parts]
     for earlier, later, output in zip(parts, parts[1:], said[1:], strict=False):
-        assert f"was written by {earlier[1]} processes, this run has {later[1]}; rewriting its shards" in output
+        rewritten = f"at ZeRO stage {earlier[2]}, this run has {later[1]} process" in output
+        assert rewritten == (later[2] > 0)
         assert f"continuing after step {earlier[0]}" in output
     found = steps_of(workshop.folder / run, *NAMES)
     assert list(found) == list(alone) == list(range(1, 10))
@@ -46,7 +55,8 @@ def test_other_ranks_continue_the_curve(workshop, alone, stage, parts):
     assert not list((workshop.folder / run).glob("reshaped*"))
 
 
-def test_stage_0_is_not_rewritten(workshop):
+def test_stage_0_has_no_shards_to_rewrite(workshop):
     finish(start([*TRAIN, write(workshop, "plain", 0, 1)]))
-    said = finish(start([*TRAIN, write(workshop, "plain", 0, 2)], 2), status=2)
-    assert "written by 1 processes, this run has 2; at ZeRO stage 0 it cannot be rewritten" in said[0]
+    said = finish(start([*TRAIN, write(workshop, "plain", 2, 2)], 2), status=2)
+    assert "by 1 process at ZeRO stage 0, this run has 2 processes at 2; shards of stage 0 cannot be" in said[0]
+    assert "Start the run with 1 process at stage 0" in said[0]

@@ -136,4 +136,4 @@ def test_what_is_told_at_the_start_adds_up(workshop):
     assert told.startswith("student 4 x 24 + English 4 x 24 = at most 192 tokens in a micro-batch")
     assert told.endswith("192 on a rank and 384 in all in a step")
     memory = Memory(student=3 * 2**20, optimizer=2**30, host=2**29)
-    assert memory_of(memory) == "1,027 MiB = optimizer 1,024 MiB, offloaded to the host 512 MiB, student 3 MiB"
+    assert memory_of(memory) == "1,027 MiB: optimizer 1,024 MiB, offloaded to the host 512 MiB, student 3 MiB"
