@@ -181,7 +181,13 @@ def main() -> None:
                 note(f"sentence-transformers, {sides}", found["step"] + found["teacher"])
                 note(f"sentence-transformers, {sides}, without teacher", found["step"])
             note("ours, plain", ours(folder, f"plain{repetition}", arguments))
-            note("ours, bucketing", ours(folder, f"bucketing{repetition}", arguments, "stream.bucketing={}"))
+            packed = ("student.engine.packed=true", "teacher.engine.packed=true")
+            for name, changes in (
+                ("bucketing", ("stream.bucketing={}",)),
+                ("packed", packed),
+                ("packed and bucketing", (*packed, "stream.bucketing={}")),
+            ):
+                note(f"ours, {name}", ours(folder, f"{name}{repetition}".replace(" ", "_"), arguments, *changes))
     for name, found in seconds.items():
         ratios = [seconds[f"sentence-transformers, {sides}"] / found for sides in ("both", "foreign")]
         print(f"{name:46s}{1e3 * found:8.0f} ms a step, {ratios[0]:5.2f} x documented, {ratios[1]:5.2f} x foreign side")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig
 
+from optical_scale.backbones.packing import packed_states, prepare_packing
 from optical_scale.batch import PatchBatch, TokenBatch, TokenStates
 from optical_scale.errors import ConfigError
 from optical_scale.runtime.files import write_json
@@ -58,6 +59,16 @@ class Encoder(nn.Module):
         self.backbone = backbone
         self.head: nn.Module = nn.Identity() if head is None else nn.Linear(width, head, bias=bias)
         self.width = width if head is None else head
+        self.packed = False
+
+    def pack(self) -> None:
+        """From now on encode texts without padding.
+
+        Raises:
+            ConfigError: the backbone cannot do so.
+        """
+        prepare_packing(self.backbone)
+        self.packed = True
 
     def head_contract(self) -> dict[str, Any] | None:
         """Sizes of the projection for :class:`EncoderContract`."""
@@ -66,9 +77,15 @@ class Encoder(nn.Module):
         return None
 
     def forward(self, **inputs: Tensor) -> Tensor:
-        """Token vectors (B, T, D) after the head."""
-        states: Tensor = self.head(self.backbone(**inputs).last_hidden_state)
-        return states
+        """Token vectors (B, T, D) after the head; of packed texts those at padding are 0."""
+        states: Tensor
+        if not self.packed:
+            states = self.head(self.backbone(**inputs).last_hidden_state)
+            return states
+        attention_BT = inputs["attention_mask"]
+        states = self.head(packed_states(self.backbone, inputs["input_ids"], attention_BT))
+        x_BTD = states.new_zeros(*attention_BT.shape, states.shape[-1])
+        return x_BTD.index_put((attention_BT.bool(),), states)
 
 
 def model_inputs(batch: TokenBatch | PatchBatch) -> dict[str, Tensor]:

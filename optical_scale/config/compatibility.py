@@ -25,6 +25,7 @@ _MAY_CHANGE = (
     "teacher.engine",
     "student.engine.zero_stage",
     "student.engine.activation_checkpointing",
+    "student.engine.packed",
     "student.engine.offload_optimizer",
     "student.engine.offload_parameters",
     "student.engine.persistent_parameters",

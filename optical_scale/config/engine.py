@@ -26,6 +26,8 @@ class StudentEngine(Schema):
     """Folder on a fast local disk, for offloading to `nvme`: 2 bytes a parameter, and 16 bytes a trained one."""
     update_elements: PositiveInt | None = None
     """Stage 3 updates so many elements at once, with `nvme` at about 20 bytes of memory each; null is a billion."""
+    packed: bool = False
+    """Encode the tokens of a batch one after another, without padding: BERT, RoBERTa and XLM-R of any size."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass instead of storing them."""
     persistent_parameters: NonNegativeInt = 10_000
@@ -45,6 +47,8 @@ class TeacherEngine(Schema):
     """3 shards the parameters over all ranks; 0 keeps a replica on every rank."""
     precision: Precision = "fp32"
     """Arithmetic of the teacher's forward pass."""
+    packed: bool = False
+    """As for the student."""
     offload_parameters: Offload = "none"
     """Where parameter shards rest between uses (stage 3)."""
     nvme: Path | None = None

@@ -62,6 +62,12 @@ class Student(Schema):
         return self
 
     @model_validator(mode="after")
+    def _images_are_equally_long(self) -> "Student":
+        if self.engine.packed and isinstance(self.backbone, VisionBackbone):
+            raise ValueError("`engine.packed` leaves out the padding of texts, and images have none; leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _two_towers(self) -> "Student":
         if self.vision is not None and isinstance(self.backbone, VisionBackbone):
             raise ValueError(
@@ -165,7 +171,7 @@ class TrainConfig(Schema):
             return {"pairs": self}
         students = {
             "pairs": self.student.model_copy(update={"vision": None}),
-            "images": Student(backbone=vision, engine=self.student.engine),
+            "images": Student(backbone=vision, engine=self.student.engine.model_copy(update={"packed": False})),
         }
         return {
             name: self.model_copy(update={"student": student, "stream": strands[name]})

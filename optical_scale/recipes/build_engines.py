@@ -49,7 +49,10 @@ def student_engine_config(config: TrainConfig, world: World) -> dict[str, Any]:
 def build_student(config: TrainConfig, derived: dict[str, Any]) -> tuple[Encoder, TextTokenizer | ImageTransform]:
     """The student's network, kept as the engine of ``derived`` will keep it, and what prepares its inputs."""
     place = placement(config.student.engine, derived)
-    return student_encoder(config.student, lambda: bitext_of(config.stream), place)
+    encoder, prepare = student_encoder(config.student, lambda: bitext_of(config.stream), place)
+    if config.student.engine.packed:
+        encoder.pack()
+    return encoder, prepare
 
 
 def build_teacher(config: TrainConfig, device: torch.device) -> tuple[Teacher | None, TextTokenizer | None]:

@@ -110,7 +110,10 @@ def live_teacher(config: TrainConfig, tokenize: TextTokenizer, device: torch.dev
         largest_share=share_of_largest(config.teacher),
     )
     place = placement(config.teacher.engine, derived)
-    return engine.TeacherEngine(text_encoder(config.teacher.backbone, tokenize, place=place), derived, device)
+    encoder = text_encoder(config.teacher.backbone, tokenize, place=place)
+    if config.teacher.engine.packed:
+        encoder.pack()
+    return engine.TeacherEngine(encoder, derived, device)
 
 
 def empty_encoder(config: Backbone) -> Encoder:

@@ -32,7 +32,7 @@ class Memory:
         optimizer: fp32 master weights and both moments.
         teacher: its weights or share of them.
         gathered: parameters that stage 3 has whole at one time, and the buckets of collectives.
-        activations: what backward needs, and the work space of one layer.
+        activations: what backward needs, and the work space of one layer; or what the teacher gathers, if that is more.
         objective: token vectors in fp32 with their gradients, costs and plans.
         update: the fp32 gradient of what is updated at once, when activations are gone.
         host: what is offloaded to the processor's memory; not in the total.
@@ -187,8 +187,7 @@ class MemoryPlan:
             found,
             teacher=0 if how.offload_parameters != "none" else weights,
             host=found.host + (weights if how.offload_parameters == "cpu" else 0),
-            gathered=max(found.gathered, live),
-            activations=max(found.activations, self.teacher.layer),
+            activations=max(found.activations, self.teacher.layer + live),
         )
 
     def fitting(self, ranks: Sequence[int], device_bytes: int) -> list[tuple[Layout, Memory]]:

@@ -16,22 +16,24 @@ pytestmark = pytest.mark.distributed
 TOLERANCE = 1e-5
 STEPS = 6
 
-# name: (processes, student stage, teacher stage, pairs per micro-batch); 8 pairs a step, so 2 pairs accumulate twice.
+# name: (processes, student stage, teacher stage, pairs per micro-batch, without padding); 8 pairs a step, so 2 pairs
+# accumulate twice.
 RUNS = {
-    "alone": (1, 0, 0, 4),
-    "stage0": (2, 0, 0, 4),
-    "stage1": (2, 1, 3, 4),
-    "stage2": (2, 2, 0, 2),
-    "stage3": (2, 3, 3, 2),
+    "alone": (1, 0, 0, 4, False),
+    "stage0": (2, 0, 0, 4, False),
+    "stage1": (2, 1, 3, 4, False),
+    "stage2": (2, 2, 0, 2, True),
+    "stage3": (2, 3, 3, 2, True),
 }
 
 
-def write(workshop, name, stage, teacher_stage, micro_batch_pairs):
+def write(workshop, name, stage, teacher_stage, micro_batch_pairs, packed=False):
+    teacher = {"zero_stage": teacher_stage, "persistent_parameters": 0, "packed": packed}
     return workshop.config(
         name,
         stream={"micro_batch_pairs": micro_batch_pairs},
-        student={"engine": {"zero_stage": stage, "persistent_parameters": 100}},
-        teacher=workshop.teacher | {"engine": {"zero_stage": teacher_stage, "persistent_parameters": 0}},
+        student={"engine": {"zero_stage": stage, "persistent_parameters": 100, "packed": packed}},
+        teacher=workshop.teacher | {"engine": teacher},
         optimization={"steps": STEPS},
     )
 

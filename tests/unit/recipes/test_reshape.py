@@ -40,7 +40,7 @@ def test_shards_in_files_are_for_as_many_processes(configs, tmp_path):
     saved = checkpoint(tmp_path / "step_000004", files)
     assert reshape(saved, files, World()) is None
     (saved / "random_00001.pt").touch()
-    with pytest.raises(CheckpointError, match="by 2 processes .* this run has 1 process at 3; with `nvme`"):
+    with pytest.raises(CheckpointError, match=r"by 2 processes .* this run has 1 process at 3; with `nvme`"):
         reshape(saved, files, World())
 
 
