@@ -48,6 +48,9 @@ class Checkpoints(Schema):
     """Newest checkpoints to keep; the one of step 0 and the best one are kept besides."""
     at_start: bool = False
     """Also write the untrained student, to measure what training adds."""
+    asynchronous: bool = False
+    """Go on training while what is written is flushed to the disk and hashed. It does not count until then, so a run
+    that is killed meanwhile continues from the checkpoint before."""
     keep_best: str | None = None
     """Keep the checkpoint with the highest mean of a metric of `evaluation`, as `checkpoints/best`: for example
     bitext/MRR, or narrower bitext/late_interaction/MRR/sw. null keeps the newest ones only."""

@@ -79,7 +79,8 @@ def train(config: TrainConfig) -> TrainState:
     steps = total_steps(config, stream.strands)
     by_strand = dict(zip((tower.name for tower in towers), stream.strands.counts(steps), strict=True))
     meter = Meter(device, _work(config, teacher, towers, device))
-    store = CheckpointStore(config.run / "checkpoints", world, config.checkpoints.keep)
+    how = config.checkpoints
+    store = CheckpointStore(config.run / "checkpoints", world, how.keep, asynchronous=how.asynchronous)
     reshaped = reshape(store.latest(), config, world)
     student = start_towers(towers, device, by_strand, universal=reshaped is not None)
     if world.is_main:

@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +35,16 @@ class CheckpointStore:
         folder: ``<run>/checkpoints``.
         world: this process among all; rank 0 decides and tidies.
         keep: newest checkpoints kept; step 0 and the best one are kept besides.
+        asynchronous: :meth:`save` returns when all is written, and a thread of rank 0 flushes it to the disk, hashes
+            it and lets it appear. One at a time: the next :meth:`save` waits.
     """
 
-    def __init__(self, folder: Path, world: World, keep: int) -> None:
+    def __init__(self, folder: Path, world: World, keep: int, *, asynchronous: bool = False) -> None:
         self.folder = folder
         self.world = world
         self.keep = keep
+        self.asynchronous = asynchronous
+        self._sealing: Future[None] | None = None
 
     def save(
         self,
@@ -56,6 +61,7 @@ class CheckpointStore:
             write_rest: called on rank 0 only, after all shards are there.
             best: step of the checkpoint to keep as the best one, this or an earlier one.
         """
+        self.wait()
         target = self.folder / f"step_{step:06d}"
         temporary = self.folder / f".step_{step:06d}.tmp"
         if self.world.is_main:
@@ -69,12 +75,24 @@ class CheckpointStore:
         barrier()
         if self.world.is_main:
             write_rest(temporary)
-            self._seal(temporary, target)
-            self._retire(best)
+            if self.asynchronous:
+                self._sealing = ThreadPoolExecutor(1, "checkpoint").submit(self._seal, temporary, target, best)
+            else:
+                self._seal(temporary, target, best)
         barrier()
         return target
 
-    def _seal(self, temporary: Path, target: Path) -> None:
+    def wait(self) -> None:
+        """Until the last checkpoint has appeared.
+
+        Raises:
+            OSError: it could not; those before it are as they were.
+        """
+        sealing, self._sealing = self._sealing, None
+        if sealing is not None:
+            sealing.result()
+
+    def _seal(self, temporary: Path, target: Path, best: int | None) -> None:
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         for path in files:
             with path.open("rb") as file:
@@ -87,6 +105,7 @@ class CheckpointStore:
         shutil.rmtree(target, ignore_errors=True)
         temporary.replace(target)
         sync_folder(self.folder)
+        self._retire(best)
 
     def _retire(self, best: int | None) -> None:
         chosen = None if best is None else f"step_{best:06d}"
@@ -107,6 +126,7 @@ class CheckpointStore:
 
     def latest(self) -> Path | None:
         """The newest complete checkpoint, chosen by rank 0 for all."""
+        self.wait()
         found: Path | None = None
         if self.world.is_main:
             complete = complete_checkpoints(self.folder)

@@ -146,6 +146,7 @@ class Trainer:
                     logger.info("stopped on request after step %d; the same command continues", self.state.step)
                     break
         self.loader.close()
+        self.store.wait()
         self.finished = self._over()
         for hook in self.hooks:
             hook.ended(self.finished)
@@ -253,7 +254,7 @@ class Trainer:
 
         best = self.state.best if self.selection is not None else None
         path = self.store.save(self.state.step, self.student.save, write_rest, best.step if best else None)
-        logger.info("checkpoint %s", path)
+        logger.info("checkpoint %s%s", path, " appears when it is on the disk" if self.store.asynchronous else "")
         self.meter.restart()
 
     def _restore(self) -> bool:

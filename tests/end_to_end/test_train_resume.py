@@ -30,7 +30,7 @@ def long_config(workshop, run, **sections):
     settings = {
         "optimization": {"steps": STEPS},
         "logging": {"every": 3},
-        "checkpoints": {"every": 4, "keep": 2, "at_start": True},
+        "checkpoints": {"every": 4, "keep": 2, "at_start": True, "asynchronous": True},
         "evaluation": [{"name": "bitext", "shards": str(workshop.shards), "limit": 8}],
     }
     return workshop.config(run, dropout=0.1, **settings | sections)

@@ -1,6 +1,8 @@
 import json
 import logging
+import os
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -84,6 +86,53 @@ def test_a_failed_save_leaves_the_last_checkpoint_and_the_next_save_tidies(store
         store.save(4, *writers)
     assert store.latest().name == "step_000002"
     save(store, 6)
+    assert names(store) == ["step_000002", "step_000006"]
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk that is slow until the returned event is set."""
+    ready, flush = threading.Event(), os.fsync
+
+    def slow(file):
+        assert ready.wait(20)
+        flush(file)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    yield ready
+    ready.set()
+
+
+def test_training_goes_on_while_a_checkpoint_is_sealed(tmp_path, disk):
+    store = CheckpointStore(tmp_path / "checkpoints", World(), keep=1, asynchronous=True)
+    folder = save(store, 2)
+    assert names(store) == [".step_000002.tmp"]
+    assert complete_checkpoints(store.folder) == []
+    disk.set()
+    assert store.latest() == folder
+    save(store, 4)
+    save(store, 6)
+    store.wait()
+    assert names(store) == ["step_000006"]
+    assert (store.folder / "step_000006" / "COMPLETE").exists()
+
+
+def test_a_checkpoint_that_could_not_be_sealed_is_told_and_the_last_stays(tmp_path, monkeypatch):
+    store = CheckpointStore(tmp_path / "checkpoints", World(), keep=2, asynchronous=True)
+    save(store, 2)
+    store.wait()
+
+    def full(_):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", full)
+        save(store, 4)
+        with pytest.raises(OSError, match="disk full"):
+            store.wait()
+    assert store.latest().name == "step_000002"
+    save(store, 6)
+    store.wait()
     assert names(store) == ["step_000002", "step_000006"]
 
 
