@@ -23,24 +23,22 @@ def workshop(tmp_path_factory):
     return Workshop(tmp_path_factory.mktemp("offload"), hidden_size=128, intermediate_size=1536)
 
 
-@pytest.mark.parametrize(("optimizer", "parameters"), [("nvme", "nvme"), ("cpu", "nvme")])
-def test_the_continued_run_is_the_uninterrupted_one(workshop, tmp_path, optimizer, parameters):
-    name = f"{optimizer}_{parameters}"
+def test_the_continued_run_is_the_uninterrupted_one(workshop, tmp_path):
     engine = {
         "zero_stage": 3,
         "precision": "bf16",
-        "offload_optimizer": optimizer,
-        "offload_parameters": parameters,
+        "offload_optimizer": "nvme",
+        "offload_parameters": "nvme",
         "update_elements": 300_000,
         "nvme": str(tmp_path / "disk"),
     }
     student = {"backbone": workshop.backbone(0.1), "engine": engine, "freeze": ["embeddings"]}
-    config = workshop.config(name, student=student, checkpoints={"every": 3, "keep": 3}, optimization={"steps": 5})
-    run = workshop.folder / name
+    config = workshop.config("run", student=student, checkpoints={"every": 3, "keep": 3}, optimization={"steps": 5})
+    run = workshop.folder / "run"
     finish(start([*TRAIN, config], size=2), timeout=200)
     smooth = steps_of(run, "loss", "gradient_norm")
     kept = list((run / "checkpoints" / "step_000003" / "student").rglob("exp_avg-*.swp"))
-    assert len(kept) == (2 if optimizer == "nvme" else 0), "one group per rank shall lie in a file"
+    assert len(kept) == 2, "one group per rank shall lie in a file"
 
     shutil.rmtree(run / "checkpoints" / "step_000005")
     shutil.rmtree(tmp_path / "disk")
