@@ -79,8 +79,7 @@ def train(config: TrainConfig) -> TrainState:
     steps = total_steps(config, stream.strands)
     by_strand = dict(zip((tower.name for tower in towers), stream.strands.counts(steps), strict=True))
     meter = Meter(device, _work(config, teacher, towers, device))
-    how = config.checkpoints
-    store = CheckpointStore(config.run / "checkpoints", world, how.keep, asynchronous=how.asynchronous)
+    store = _store(config, world)
     reshaped = reshape(store.latest(), config, world)
     student = start_towers(towers, device, by_strand, universal=reshaped is not None)
     if world.is_main:
@@ -216,6 +215,11 @@ def _evaluator(
         ]
 
     return evaluate
+
+
+def _store(config: TrainConfig, world: World) -> CheckpointStore:
+    how = config.checkpoints
+    return CheckpointStore(config.run / "checkpoints", world, how.keep, asynchronous=how.asynchronous)
 
 
 def _times(config: TrainConfig, steps: int) -> Times:
