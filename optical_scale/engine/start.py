@@ -73,8 +73,13 @@ def _device(world: World) -> torch.device:
 
 
 def _threads(world: World, device: torch.device) -> None:
-    """Share the cores among the local ranks; torch would otherwise start one thread per core in each of them."""
-    if device.type == "cpu":
+    """Share the cores among the local ranks; torch would otherwise start one thread per core in each of them.
+
+    Who names OMP_NUM_THREADS decides. torchrun names it too, always 1, for whoever does not, so its 1 means nothing.
+    """
+    named = os.environ.get("OMP_NUM_THREADS")
+    by_torchrun = named == "1" and "TORCHELASTIC_RUN_ID" in os.environ
+    if device.type == "cpu" and (not named or by_torchrun):
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world.local_size))
 
 

@@ -1,0 +1,41 @@
+"""How many threads a process computes with: its share of the cores, unless the user says otherwise."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import os, torch
+from optical_scale.engine.start import finish, start
+from optical_scale.runtime.world import World
+os.sched_getaffinity = lambda process: set(range(6))
+start(World(), seed=0)
+print(torch.get_num_threads())
+finish()
+"""
+
+
+@pytest.mark.parametrize(
+    ("variables", "threads"),
+    [
+        ({}, 6),
+        ({"OMP_NUM_THREADS": "1"}, 1),
+        ({"OMP_NUM_THREADS": "2", "TORCHELASTIC_RUN_ID": "run"}, 2),
+        # What torchrun sets for whoever names nothing.
+        ({"OMP_NUM_THREADS": "1", "TORCHELASTIC_RUN_ID": "run"}, 6),
+    ],
+)
+def test_threads_are_a_share_of_the_cores_unless_named(variables: dict[str, str], threads: int) -> None:
+    # Several jobs on one machine, a study's for one, divide its cores by OMP_NUM_THREADS: with more threads than cores
+    # two trainings on two cores were twelve times as slow.
+    environment = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "TORCHELASTIC_RUN_ID")}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env=environment | variables | {"DS_ACCELERATOR": "cpu"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split()[-1] == str(threads)
