@@ -47,7 +47,8 @@ class Study(Schema):
     baselines: list[dict[str, Label]] = []
     """What cells are tested against: labels of some axes, such as {objective: mse}; the other axes are kept equal."""
     jobs: PositiveInt = 1
-    """Cells that run side by side on this machine, which share its cores and GPUs; with Slurm, array tasks at once."""
+    """Cells that run side by side on this machine, which share its cores (or take OMP_NUM_THREADS threads a process)
+    and GPUs; with Slurm, array tasks at once."""
     processes: PositiveInt | None = None
     """Training processes of one cell; null takes one per GPU of the cell, or one on a CPU."""
     keep: Literal["all", "models", "results"] = "all"

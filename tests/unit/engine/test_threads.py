@@ -28,8 +28,8 @@ finish()
     ],
 )
 def test_threads_are_a_share_of_the_cores_unless_named(variables: dict[str, str], threads: int) -> None:
-    # Several jobs on one machine, a study's for one, divide its cores by OMP_NUM_THREADS: with more threads than cores
-    # two trainings on two cores were twelve times as slow.
+    # Several jobs on one machine, a study's for one, divide its cores by OMP_NUM_THREADS: two trainings with two
+    # threads each on two cores were eight times as slow as with one each.
     environment = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "TORCHELASTIC_RUN_ID")}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
