@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from optical_scale.transport import native
+from optical_scale.transport.halves import LARGE, iterate_pair
 from optical_scale.transport.operators import (
     PlanProduct,
     column_potential,
@@ -38,7 +39,7 @@ class DenseExp:
     """
 
     def __init__(self, problem: TransportProblem, *, shift: bool, relaxation: float = 1.0) -> None:
-        self.problem, self._relaxation = problem, relaxation
+        self.problem, self._shift, self._relaxation = problem, shift, relaxation
         self._last: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         geometry, epsilon_B11 = problem.geometry, problem.epsilon_B1.unsqueeze(2)
         if shift:
@@ -179,7 +180,14 @@ class Streamed(DenseExp):
         weight_BN = scaling(problem.a_BN, torch.ones_like(u_BN), problem, self._f0_BN)
         weight_BM = scaling(problem.b_BM, torch.ones_like(v_BM), problem, self._g0_BM)
         power_B1 = torch.ones_like(problem.epsilon_B1) if problem.damping is None else problem.damping
-        sweeps.iterate(self._K_BNM, weight_BN, weight_BM, u_BN, v_BM, power_B1.flatten(), self._relaxation, count)
+        B, N, M = self._K_BNM.shape
+        if B >= torch.get_num_threads() and N * M < LARGE:
+            sweeps.iterate(self._K_BNM, weight_BN, weight_BM, u_BN, v_BM, power_B1.flatten(), self._relaxation, count)
+            return
+        # A plain kernel lies within e^-50 .. e^50; a shifted one may hold denormal numbers.
+        halves = N * M >= LARGE and not self._shift
+        for one in zip(self._K_BNM, weight_BN, weight_BM, u_BN, v_BM, power_B1.flatten().tolist(), strict=True):
+            iterate_pair(*one, self._relaxation, count, halves=halves)
 
     def _run_pair(self, pair: int, u_N: Tensor, v_M: Tensor, count: int) -> None:
         one, K_NM = self.problem.pairs(slice(pair, pair + 1)), self._K_BNM[pair]

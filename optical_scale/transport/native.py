@@ -5,6 +5,7 @@ rounding. ``OPTICAL_SCALE_NATIVE=0`` in the environment forbids the compiled pat
 """
 
 import ctypes
+import enum
 import functools
 import hashlib
 import logging
@@ -26,11 +27,20 @@ _SOURCE = Path(__file__).with_name("sweep.c")
 # Reassociation is what lets sums be vectorised. Not -ffast-math: linked into a library it switches denormals off for
 # the whole process, and it would let the compiler assume that NaN does not occur.
 _FLAGS = (
-    "-O3 -march=native -std=c11 -fPIC -shared -fno-math-errno -fno-trapping-math -fno-signed-zeros -fassociative-math"
+    "-O3 -march=native -std=c11 -fPIC -shared -fno-math-errno -fno-trapping-math -fno-signed-zeros -fassociative-math "
+    "-ffp-contract=fast"
 )
 if platform.machine() in ("x86_64", "AMD64"):
     # Compilers prefer half of what these processors have; measured 1.2 to 2 times slower.
     _FLAGS += " -mprefer-vector-width=512"
+
+
+class Mode(enum.IntEnum):
+    """What a sweep does with the halves of a kernel's floats; values as in ``sweep.c``."""
+
+    SPLIT = 0
+    HALVES = 1
+    JOIN = 2
 
 
 class Sweeps:
@@ -50,6 +60,7 @@ class Sweeps:
         pointer, size, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
         self._library.exponentiate.argtypes = [pointer, size, real]
         self._library.sweep_rows.argtypes = [pointer, *[size] * 3, *[pointer] * 5, *[real] * 3]
+        self._library.sweep_halves.argtypes = [pointer, *[size] * 3, *[pointer] * 7, real, size]
         self._library.iterate.argtypes = [pointer, *[size] * 3, *[pointer] * 6, real, size]
         self._library.unit_rows.argtypes = [pointer, pointer, size, size, pointer, pointer]
         self._library.pull_back_rows.argtypes = [pointer, pointer, pointer, size, size, pointer]
@@ -115,7 +126,7 @@ class Sweeps:
         relaxation: float,
         count: int,
     ) -> None:
-        """Iterate on stored kernels, pairs in parallel; a batch smaller than the threads splits each pair's rows.
+        """Iterate on stored kernels, pairs in parallel.
 
         Args:
             K_BNM: kernels.
@@ -128,19 +139,6 @@ class Sweeps:
             count: full iterations.
         """
         B, N, M = K_BNM.shape
-        if torch.get_num_threads() > B:
-            for pair in range(B):
-                self._iterate_one(
-                    K_BNM[pair],
-                    weight_BN[pair],
-                    weight_BM[pair],
-                    u_BN[pair],
-                    v_BM[pair],
-                    float(power_B[pair]),
-                    relaxation,
-                    count,
-                )
-            return
 
         def run(part: slice) -> None:
             scratch_M = K_BNM.new_empty(2 * M)
@@ -149,28 +147,6 @@ class Sweeps:
             self._library.iterate(_at(K_BNM[part]), pairs, N, M, *map(_at, arrays), relaxation, count)
 
         _in_parallel(run, _parts(B, 1))
-
-    def _iterate_one(
-        self,
-        K_NM: Tensor,
-        weight_N: Tensor,
-        weight_M: Tensor,
-        u_N: Tensor,
-        v_M: Tensor,
-        power: float,
-        relaxation: float,
-        count: int,
-    ) -> None:
-        """One pair whose rows are divided among threads; their column sums are added in a fixed order."""
-        columns, column_M = Columns(len(v_M)), torch.empty_like(v_M)
-        for step in range(count):
-            columns.start()
-            columns.sweep(K_NM, weight_N, v_M, u_N, power, relaxation, 0.0)
-            columns.total(column_M)
-            next_M = weight_M / column_M if power == 1.0 else weight_M * column_M.pow(-power)
-            if relaxation != 1.0 and step + 1 < count:
-                next_M = v_M.pow(1.0 - relaxation) * next_M.pow(relaxation)
-            v_M.copy_(next_M.masked_fill_(weight_M == 0, 0.0))
 
     def sweep_rows(
         self,
@@ -189,6 +165,23 @@ class Sweeps:
         arrays = (weight_R, v_M, u_R, column_M, scratch_M)
         self._library.sweep_rows(_at(K_RM), M, R, M, *map(_at, arrays), power, relaxation, exponent)
 
+    def sweep_halves(
+        self,
+        K_RM: Tensor,
+        weight_R: Tensor,
+        v_M: Tensor,
+        u_R: Tensor,
+        column_2M: Tensor,
+        ratio_R: Tensor,
+        spare_3M: Tensor,
+        power: float,
+        mode: Mode,
+    ) -> None:
+        """Rows of one pair in the calling thread, whose kernel is or becomes halves; see ``sweep.c``."""
+        R, M = K_RM.shape
+        arrays = (weight_R, v_M, u_R, column_2M[0], column_2M[1], ratio_R, spare_3M)
+        self._library.sweep_halves(_at(K_RM), M, R, M, *map(_at, arrays), power, mode)
+
 
 class Columns:
     """Column sums of one pair while its rows are swept by several threads, each adding to a row of its own."""
@@ -198,38 +191,47 @@ class Columns:
         compiled = sweeps()
         assert compiled is not None
         self._sweeps, threads = compiled, torch.get_num_threads()
-        self._sums_TM, self._scratch_TM = torch.zeros(threads, width), torch.empty(threads, width)
+        self._sums_T2M, self._scratch_T3M = torch.zeros(threads, 2, width), torch.empty(threads, 3 * width)
 
     def start(self) -> None:
         """Forget the last iteration."""
-        self._sums_TM.zero_()
+        self._sums_T2M.zero_()
 
     def sweep(
         self, K_RM: Tensor, weight_R: Tensor, v_M: Tensor, u_R: Tensor, power: float, relaxation: float, exponent: float
     ) -> None:
         """Update u of some rows and add their part of ``K^T u``."""
-        threads = len(self._sums_TM)
-        parts = _parts(len(K_RM), max(1, -(-len(K_RM) // threads)))
 
-        def run(part: slice) -> None:
-            own = part.start // (parts[0].stop - parts[0].start)
-            self._sweeps.sweep_rows(
-                K_RM[part],
-                weight_R[part],
-                v_M,
-                u_R[part],
-                self._sums_TM[own],
-                self._scratch_TM[own],
-                power,
-                relaxation,
-                exponent,
-            )
+        def run(part: slice, own: int) -> None:
+            sums_M, scratch_M = self._sums_T2M[own, 0], self._scratch_T3M[own]
+            rows = (K_RM[part], weight_R[part], v_M, u_R[part])
+            self._sweeps.sweep_rows(*rows, sums_M, scratch_M, power, relaxation, exponent)
 
-        _in_parallel(run, parts)
+        self._divide(len(K_RM), run)
+
+    def sweep_halves(
+        self, K_RM: Tensor, weight_R: Tensor, v_M: Tensor, u_R: Tensor, ratio_R: Tensor, power: float, mode: Mode
+    ) -> None:
+        """The same on a kernel that is, becomes or was halves; ``ratio_R`` is written or read."""
+
+        def run(part: slice, own: int) -> None:
+            rows = (K_RM[part], weight_R[part], v_M, u_R[part])
+            sums_2M, spare_3M = self._sums_T2M[own], self._scratch_T3M[own]
+            self._sweeps.sweep_halves(*rows, sums_2M, ratio_R[part], spare_3M, power, mode)
+
+        self._divide(len(K_RM), run)
+
+    def _divide(self, rows: int, run: Callable[[slice, int], None]) -> None:
+        step = max(1, -(-rows // len(self._sums_T2M)))
+        _in_parallel(lambda part: run(part, part.start // step), _parts(rows, step))
 
     def total(self, column_M: Tensor) -> None:
         """The sums over all rows swept since :meth:`start`."""
-        torch.sum(self._sums_TM, 0, out=column_M)
+        torch.sum(self._sums_T2M[:, 0], 0, out=column_M)
+
+    def upper_total(self) -> Tensor:
+        """The sums of upper halves, which a sweep that splits leaves beside them, (M,)."""
+        return self._sums_T2M[:, 1].sum(0)
 
 
 def usable(*tensors: Tensor) -> bool:

@@ -121,6 +121,145 @@ void sweep_rows(float *K, int64_t stride, int64_t n, int64_t m, const float *wei
     }
 }
 
+/* ---- Kernels stored as halves -------------------------------------------------------------------------------------
+ *
+ * A float is its upper 16 bits (a bfloat16, cut and not rounded) and its lower 16, which are less than 2^-7 of it. A
+ * split row of m floats keeps its place: h = m / 2 words with the upper bits of elements k and k + h, h words with their
+ * lower bits, and the last float of an odd row as it was. Nothing is lost. halves.py says when the upper bits suffice.
+ */
+static inline float as_float(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+static inline uint32_t as_bits(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
+
+#define FETCH 1
+#define UPPER 0xffff0000u
+#define FIRST(word) as_float((word) << 16)
+#define SECOND(word) as_float((word) & UPPER)
+
+static inline void split_row(float *row, int64_t m, float *spare) {
+    const int64_t h = m / 2;
+    memcpy(spare, row, (size_t)m * sizeof(float));
+    uint32_t *upper = (uint32_t *)row, *lower = upper + h;
+    for (int64_t k = 0; k < h; k++) {
+        const uint32_t first = as_bits(spare[k]), second = as_bits(spare[k + h]);
+        upper[k] = (first >> 16) | (second & UPPER);
+        lower[k] = (first & ~UPPER) | (second << 16);
+    }
+}
+
+static inline void join_row(float *row, int64_t m, float *spare) {
+    const int64_t h = m / 2;
+    memcpy(spare, row, (size_t)m * sizeof(float));
+    const uint32_t *upper = (const uint32_t *)spare, *lower = upper + h;
+    for (int64_t k = 0; k < h; k++) {
+        row[k] = as_float((upper[k] << 16) | (lower[k] & ~UPPER));
+        row[k + h] = as_float((upper[k] & UPPER) | (lower[k] >> 16));
+    }
+}
+
+/* multiply_rows with the upper bits of the kernel only. */
+static inline void multiply_halves(const float *K, int64_t stride, int64_t rows, int64_t m, const float *v, float *product) {
+    const int64_t h = m / 2;
+    for (int64_t r = 0; r < rows; r++) product[r] = m % 2 ? K[r * stride + m - 1] * v[m - 1] : 0.0f;
+    if (rows == ROWS) {
+        const uint32_t *k0 = (const uint32_t *)K, *k1 = k0 + stride, *k2 = k1 + stride, *k3 = k2 + stride;
+        float p0 = 0.0f, p1 = 0.0f, p2 = 0.0f, p3 = 0.0f;
+        for (int64_t k = 0; k < h; k++) {
+            p0 += FIRST(k0[k]) * v[k] + SECOND(k0[k]) * v[k + h];
+            p1 += FIRST(k1[k]) * v[k] + SECOND(k1[k]) * v[k + h];
+            p2 += FIRST(k2[k]) * v[k] + SECOND(k2[k]) * v[k + h];
+            p3 += FIRST(k3[k]) * v[k] + SECOND(k3[k]) * v[k + h];
+        }
+        product[0] += p0, product[1] += p1, product[2] += p2, product[3] += p3;
+        return;
+    }
+    for (int64_t r = 0; r < rows; r++) {
+        const uint32_t *word = (const uint32_t *)(K + r * stride);
+        for (int64_t k = 0; k < h; k++) product[r] += FIRST(word[k]) * v[k] + SECOND(word[k]) * v[k + h];
+    }
+}
+
+static inline void add_four_halves(const uint32_t *word, int64_t stride, int64_t count, const float *u, float *low, float *high) {
+    const uint32_t *k0 = word, *k1 = k0 + stride, *k2 = k1 + stride, *k3 = k2 + stride;
+    const float u0 = u[0], u1 = u[1], u2 = u[2], u3 = u[3];
+    for (int64_t k = 0; k < count; k++) {
+        low[k] += (FIRST(k0[k]) * u0 + FIRST(k1[k]) * u1) + (FIRST(k2[k]) * u2 + FIRST(k3[k]) * u3);
+        high[k] += (SECOND(k0[k]) * u0 + SECOND(k1[k]) * u1) + (SECOND(k2[k]) * u2 + SECOND(k3[k]) * u3);
+    }
+}
+
+/* add_rows with the upper bits of the kernel only. */
+static inline void add_halves(const float *K, int64_t stride, int64_t rows, int64_t m, const float *u, float *sum, int far) {
+    const int64_t h = m / 2;
+    const uint32_t *word = (const uint32_t *)K;
+    if (m % 2)
+        for (int64_t r = 0; r < rows; r++) sum[m - 1] += K[r * stride + m - 1] * u[r];
+    if (rows < ROWS) {
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t k = 0; k < h; k++) {
+                sum[k] += FIRST(word[r * stride + k]) * u[r];
+                sum[k + h] += SECOND(word[r * stride + k]) * u[r];
+            }
+        return;
+    }
+    int64_t k = 0;
+    if (far)
+        for (; k + 4 * LINE <= h; k += 4 * LINE) {
+            for (int64_t r = 0; r < ROWS; r++)
+                for (int64_t line = 0; line < FETCH; line++)
+                    __builtin_prefetch(word + (ROWS + r) * stride + k / 4 * FETCH + line * LINE, 0, 2);
+            add_four_halves(word + k, stride, 4 * LINE, u, sum + k, sum + h + k);
+        }
+    add_four_halves(word + k, stride, h - k, u, sum + k, sum + h + k);
+}
+
+enum { SPLIT, HALVES, JOIN };
+
+/* Sweeps over rows of a kernel, each like sweep_rows without over-relaxation. SPLIT reads floats and leaves halves, with
+ * the ratio of each row's product to that of its upper bits, and K^T u of the upper bits in halved. HALVES reads upper
+ * bits and applies those ratios to rows; the caller does so to column. JOIN makes floats of halves again and reads them.
+ * spare holds 3 m floats. */
+void sweep_halves(float *K, int64_t stride, int64_t n, int64_t m, const float *weight, const float *v, float *u,
+                  float *column, float *halved, float *ratio, float *spare, float power, int64_t mode) {
+    float *sums = spare + m, *upper_sums = spare + 2 * m;
+    for (int64_t start = 0; start < n; start += BLOCK) {
+        const int64_t stop = start + BLOCK < n ? start + BLOCK : n;
+        memset(sums, 0, (size_t)(2 * m) * sizeof(float));
+        for (int64_t i = start; i < stop; i += ROWS) {
+            const int64_t rows = i + ROWS < stop ? ROWS : stop - i;
+            float *four = K + i * stride, product[ROWS], upper[ROWS];
+            if (mode == HALVES) {
+                multiply_halves(four, stride, rows, m, v, product);
+                for (int64_t r = 0; r < rows; r++) product[r] *= ratio[i + r];
+            } else {
+                for (int64_t r = 0; r < rows && mode == JOIN; r++) join_row(four + r * stride, m, spare);
+                multiply_rows(four, stride, rows, m, v, product);
+            }
+            for (int64_t r = 0; r < rows; r++)
+                u[i + r] = weight[i + r] > 0.0f ? scaled(weight[i + r], product[r], power, 0.0f, 1.0f) : 0.0f;
+            if (mode == HALVES)
+                add_halves(four, stride, rows, m, u + i, sums, i + 2 * ROWS <= n);
+            else
+                add_rows(four, stride, rows, m, u + i, sums, 0);
+            if (mode != SPLIT) continue;
+            for (int64_t r = 0; r < rows; r++) split_row(four + r * stride, m, spare);
+            multiply_halves(four, stride, rows, m, v, upper);
+            for (int64_t r = 0; r < rows; r++) ratio[i + r] = product[r] / upper[r];
+            add_halves(four, stride, rows, m, u + i, upper_sums, 0);
+        }
+        for (int64_t j = 0; j < m; j++) column[j] += sums[j];
+        for (int64_t j = 0; j < m && mode == SPLIT; j++) halved[j] += upper_sums[j];
+    }
+}
+
 static int64_t length(const float *weight, int64_t n) {
     while (n > 0 && weight[n - 1] == 0.0f) n--;
     return n;

@@ -9,8 +9,8 @@ from tests.unit.transport.problems import ragged_tokens
 @pytest.mark.parametrize("rho", [None, 0.3])
 def test_a_finished_solve_is_close_to_every_reference(rho):
     found = diagnose(solve(*ragged_tokens([9, 4], [5, 7]), epsilon=0.05, iterations=1000, rho=rho), pair=1)
-    assert found.rounding < 1e-6
-    assert found.plan_rounding < 1e-5
+    assert found.rounding < 3e-7 / 0.05
+    assert found.plan_rounding < 3e-7 / 0.05
     assert found.unfinished < 1e-5
     assert found.marginal_error < 1e-5
     assert (found.regularised is None) == (rho is not None)
@@ -19,7 +19,8 @@ def test_a_finished_solve_is_close_to_every_reference(rho):
 
 def test_what_is_unfinished_is_told_from_what_is_rounded():
     found = diagnose(solve(*ragged_tokens([9], [7]), epsilon=0.02, iterations=2))
-    assert found.rounding < 1e-6
+    # Two or three entries decide so small a plan: what epsilon magnifies does not average out.
+    assert found.rounding < 3e-7 / 0.02
     assert found.unfinished > 1e-4
 
 
