@@ -257,7 +257,7 @@ def measure_alone(entry: Entry, shape: str, iterations: int) -> None:
     Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
     seconds = seconds_of(lambda: entry.run(tokens, entry.iterations(shape, iterations)))
-    print(f"{seconds:.4f} {(status('VmHWM') - before) / 1e3:.0f}")
+    print(f"{seconds:.4f} {(status('VmHWM') - before) / 1e3:.1f}")
 
 
 def status(key: str) -> float:

@@ -27,7 +27,7 @@ from optical_scale.transport.problem import TransportProblem
 
 # Elements of one panel: 2 MiB in float32, a compromise between cache and the efficiency of the matrix product, which
 # repacks the columns for every panel and wants rows to repay it.
-_PANEL = 1 << 19
+_PANEL = 1 << 18
 _LEAST_ROWS = 64
 # Columns whose sums P^T values are collected together, so that the sums stay in cache while the rows pass by.
 _COLUMNS = 1 << 12

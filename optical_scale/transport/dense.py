@@ -181,13 +181,14 @@ class Streamed(DenseExp):
         weight_BM = scaling(problem.b_BM, torch.ones_like(v_BM), problem, self._g0_BM)
         power_B1 = torch.ones_like(problem.epsilon_B1) if problem.damping is None else problem.damping
         B, N, M = self._K_BNM.shape
-        if B >= torch.get_num_threads() and N * M < LARGE:
+        if torch.get_num_threads() <= B and N * M < LARGE:
             sweeps.iterate(self._K_BNM, weight_BN, weight_BM, u_BN, v_BM, power_B1.flatten(), self._relaxation, count)
             return
         # A plain kernel lies within e^-50 .. e^50; a shifted one may hold denormal numbers.
         halves = N * M >= LARGE and not self._shift
-        for one in zip(self._K_BNM, weight_BN, weight_BM, u_BN, v_BM, power_B1.flatten().tolist(), strict=True):
-            iterate_pair(*one, self._relaxation, count, halves=halves)
+        for pair, power in enumerate(power_B1.flatten().tolist()):
+            masses, scalings = (weight_BN[pair], weight_BM[pair]), (u_BN[pair], v_BM[pair])
+            iterate_pair(self._K_BNM[pair], *masses, *scalings, power, self._relaxation, count, halves=halves)
 
     def _run_pair(self, pair: int, u_N: Tensor, v_M: Tensor, count: int) -> None:
         one, K_NM = self.problem.pairs(slice(pair, pair + 1)), self._K_BNM[pair]

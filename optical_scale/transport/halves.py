@@ -7,8 +7,9 @@ the rest, ``0 <= L < 2^-7 K``. One iteration splits the kernel in place, and kee
 
 and the same for every column. Later ones form ``(K v')_i`` as ``r_i (H v')_i``. If no entry of v' / v differs from one
 by more than d, that is wrong by at most 2^-7 d of itself: ``(K v')_i / (H v')_i`` is a mean of ``K_ij / H_ij``, numbers
-in [1, 1 + 2^-7), whose weights have changed by factors within d of each other. With d = 2^-16 this is half of the last
-bit of a float32. The last iteration reads whole floats, and so does every one if v wanders off.
+in [1, 1 + 2^-7), whose weights have changed by factors within d of each other. With d = 2^-16 this is an ulp of
+float32, less than the rounding of the sums. The last iteration reads whole floats, and so does every one if v wanders
+off.
 """
 
 import torch
