@@ -25,7 +25,7 @@ from optical_scale.transport.operators import (
 )
 from optical_scale.transport.problem import TransportProblem
 
-# Elements of one panel: 2 MiB in float32, a compromise between cache and the efficiency of the matrix product, which
+# Elements of one panel: 1 MiB in float32, a compromise between cache and the efficiency of the matrix product, which
 # repacks the columns for every panel and wants rows to repay it.
 _PANEL = 1 << 18
 _LEAST_ROWS = 64
