@@ -15,7 +15,11 @@ from optical_scale.errors import ConfigError
 from optical_scale.runtime.files import write_json
 
 CONTRACT_FILE = "encoder.json"
-MASK_RULE = "special tokens that the tokenizer adds are excluded"
+MASK_RULES = {
+    False: "special tokens that the tokenizer adds are excluded",
+    True: "special tokens that the tokenizer adds and tokens of punctuation alone are excluded",
+}
+"""In words, by whether punctuation is masked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,13 @@ class EncoderContract:
     prefix: str = ""
     head: dict[str, Any] | None = None
     normalize: bool = True
-    mask_rule: str = MASK_RULE
+    mask_rule: str = MASK_RULES[False]
     passage_prefix: str | None = None
+
+    @property
+    def mask_punctuation(self) -> bool:
+        """Whether tokens of punctuation alone take no part."""
+        return self.mask_rule == MASK_RULES[True]
 
     def write(self, folder: Path) -> None:
         """Write ``encoder.json`` into ``folder``."""
@@ -46,9 +55,19 @@ class EncoderContract:
 
     @classmethod
     def read(cls, folder: Path) -> "EncoderContract | None":
-        """The contract stored in ``folder``, None when the folder was not written by this project."""
+        """The contract stored in ``folder``, None when the folder was not written by this project.
+
+        Raises:
+            ConfigError: it has a mask rule that this version does not know.
+        """
         path = folder / CONTRACT_FILE
-        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+        if not path.exists():
+            return None
+        contract = cls(**json.loads(path.read_text(encoding="utf-8")))
+        if contract.mask_rule not in MASK_RULES.values():
+            known = "; ".join(MASK_RULES.values())
+            raise ConfigError(f"{path}: mask rule {contract.mask_rule!r} is not known; expected one of: {known}")
+        return contract
 
 
 class Encoder(nn.Module):

@@ -1,5 +1,6 @@
 import json
 import os
+import string
 import subprocess
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 import torch
 from transformers import BertTokenizerFast
 
-from optical_scale.backbones.encoder import EncoderContract, model_inputs, token_states
+from optical_scale.backbones.encoder import MASK_RULES, EncoderContract, model_inputs, token_states
+from optical_scale.backbones.folders import read_contract
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.config.backbones import TextBackbone
 from optical_scale.config.export import ExportConfig
@@ -93,3 +95,17 @@ def test_markers_of_one_token_are_pylates_own(tmp_path, prefixes, settings):
     write_layout(tmp_path / "model", EncoderContract("text", 16, prefixes[0], passage_prefix=prefixes[1]), 4)
     found = json.loads((tmp_path / "model" / "config_sentence_transformers.json").read_text())
     assert (found["query_prefix"], found["document_prefix"], found["prompts"]) == settings
+
+
+def test_masked_punctuation_is_on_the_skip_list_and_read_back_from_pylates_own(tmp_path):
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *string.punctuation, "##.", "।", "a", "##a"]
+    (tmp_path / "vocab.txt").write_text("\n".join(names))
+    folder = tmp_path / "model"
+    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(folder)
+    write_layout(folder, EncoderContract("text", 16, mask_rule=MASK_RULES[True]), 4)
+    settings = json.loads((folder / "config_sentence_transformers.json").read_text())
+    assert set(settings["skiplist_words"]) == set(names) - {"[PAD]", "[UNK]", "[MASK]", "a", "##a"}
+    assert read_contract(folder).mask_punctuation
+    theirs = settings | {"skiplist_words": list(string.punctuation[1:])}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(theirs))
+    assert not read_contract(folder).mask_punctuation
