@@ -120,7 +120,7 @@ def token_states(x_BTD: Tensor, batch: TokenBatch | PatchBatch) -> TokenStates:
     For images the first vector is the class token: it counts in the mean but takes no part in token-level scores.
     """
     if isinstance(batch, TokenBatch):
-        return TokenStates(x_BTD, batch.mask_BT, batch.attention_BT)
+        return TokenStates(x_BTD, batch.mask_BT, batch.attention_BT, batch.idf_BT)
     attention_BT = torch.ones(x_BTD.shape[:2], dtype=torch.bool, device=x_BTD.device)
     mask_BT = attention_BT.clone()
     mask_BT[:, 0] = False

@@ -40,8 +40,9 @@ class OptimalTransport(Schema):
     """ipot: inexact proximal point (Xie et al. 2020) with step size `iterations` x `epsilon`."""
     anneal: list[Annotated[float, Field(ge=1.0, allow_inf_nan=False)]] = []
     """Multiples of epsilon, one Sinkhorn iteration each, that are run first: [8, 4, 2]."""
-    marginals: Literal["uniform", "norm"] = "uniform"
-    """How much mass a token has: the same for all, or in proportion to the length of its vector."""
+    marginals: Literal["uniform", "norm", "idf"] = "uniform"
+    """How much mass a token has: the same for all, or in proportion to the length of its vector or to its inverse
+    document frequency among the training sentences of its language."""
     rho: PositiveFloat | None = None
     """Unbalanced: marginals are pulled by a penalty of this strength, in units of the cosine distance."""
     mass: Annotated[float, Field(gt=0.0, le=1.0)] | None = None

@@ -8,7 +8,15 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from optical_scale.config.backbones import Backbone, Lora, TextBackbone, VisionBackbone
 from optical_scale.config.engine import StudentEngine, TeacherEngine
 from optical_scale.config.evaluations import BitextRetrieval, Evaluation, Groups
-from optical_scale.config.objectives import Contrastive, MarginMSE, Objective, ScoreKL, names, parts_of
+from optical_scale.config.objectives import (
+    Contrastive,
+    MarginMSE,
+    Objective,
+    OptimalTransport,
+    ScoreKL,
+    names,
+    parts_of,
+)
 from optical_scale.config.schedule import Alarms, Checkpoints, EvaluationTimes, Logging, Optimization
 from optical_scale.config.schema import Schema
 from optical_scale.config.stream import Stream
@@ -163,6 +171,11 @@ class TrainConfig(Schema):
     def learns_from_regions(self) -> bool:
         """Whether the objective reads phrases with boxes."""
         return "region_alignment" in names(self.objective)
+
+    @property
+    def weighs_by_idf(self) -> bool:
+        """Whether the objective reads inverse document frequencies."""
+        return any(isinstance(part, OptimalTransport) and part.marginals == "idf" for part in parts_of(self.objective))
 
     def towers(self) -> dict[str, "TrainConfig"]:
         """What each tower of the student would be as a run of its own, by the strand of the stream that it reads."""

@@ -1,6 +1,7 @@
 """The trained encoder under DeepSpeed: owns loss scaling, the optimizer and the ZeRO shards."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,13 +96,10 @@ class StudentEngine:
             torch.cat([_pad(source.attention_BT, length), _pad(target.attention_BT, length)]),
             torch.cat([_pad(source.mask_BT, length), _pad(target.mask_BT, length)]),
         )
+        if source.idf_BT is not None and target.idf_BT is not None:
+            both = replace(both, idf_BT=torch.cat([_pad(source.idf_BT, length), _pad(target.idf_BT, length)]))
         states = self.encode(both)
-        rows = len(source)
-        first, second = (
-            TokenStates(states.x_BTD[part], states.mask_BT[part], states.attention_BT[part])
-            for part in (slice(0, rows), slice(rows, None))
-        )
-        return first, second
+        return states.first(len(source)), states.part(slice(len(source), None))
 
     def train(self, training: bool = True) -> None:
         """Switch dropout on or off."""

@@ -13,6 +13,7 @@ from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.backbones.vision import ImageTransform
 from optical_scale.config import stream as schema
 from optical_scale.errors import ConfigError, OpticalScaleError
+from optical_scale.recipes.count_tokens import document_frequencies
 from optical_scale.records import CaptionedImage, Record, TextPair
 from optical_scale.runtime.collectives import agree_on_errors
 from optical_scale.runtime.world import World
@@ -241,6 +242,7 @@ def loader(
     device: torch.device | str = "cpu",
     scored: bool = False,
     regions: bool = False,
+    idf: bool = False,
 ) -> StreamLoader:
     """The training stream; all ranks enter together.
 
@@ -254,6 +256,7 @@ def loader(
         device: of this rank, for the exchange with others.
         scored: the objective learns from recorded scores of negatives.
         regions: whether the objective learns from phrases with boxes.
+        idf: whether the objective weighs tokens by their inverse document frequency.
 
     Raises:
         ConfigError: negatives, or phrases with boxes, are asked for, and there are none.
@@ -269,6 +272,10 @@ def loader(
         if part.tokens is not None and isinstance(prepare[name], TextTokenizer):
             known = tokenizers(tokenize, prepare[name])
             found = [TokenisedSource(source, part.tokens, known) for source in found]
+        if idf:
+            collate.idf = document_frequencies(
+                found, collate, tokenize, prepare[name], tolerant=tolerant, world=world, device=device
+            )
         measure = Measure(collate, tokenize, prepare[name])
         strands.append(
             make_strand(

@@ -76,7 +76,11 @@ def _plan(objective: schema.OptimalTransport) -> str:
         f"partial ({objective.mass:g} of the mass)" if objective.mass is not None else "",
         f"order-aware ({objective.order:g})" if objective.order else "",
         "entropic transport plan" if objective.solver == "sinkhorn" else "transport plan by IPOT",
-        "between masses in proportion to token lengths" if objective.marginals == "norm" else "",
+        {
+            "uniform": "",
+            "norm": "between masses in proportion to token lengths",
+            "idf": "between masses in proportion to inverse document frequency",
+        }[objective.marginals],
     ]
     return " ".join(filter(None, words))
 

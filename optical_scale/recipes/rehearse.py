@@ -58,7 +58,14 @@ def rehearse(config: TrainConfig, steps: int = 1) -> Rehearsal:
             tokenize = towers[0].prepare.for_passages()
         prepare = {tower.name: tower.prepare for tower in towers}
         stream = loader(
-            config.stream, tokenize, prepare, world=world, seed=config.seed, lengths=Path(lengths), device=device
+            config.stream,
+            tokenize,
+            prepare,
+            world=world,
+            seed=config.seed,
+            lengths=Path(lengths),
+            device=device,
+            idf=config.weighs_by_idf,
         )
         step = TrainStep(teacher, student, objective(config.objective), phases)
         for micro_batches, _ in zip(stream, range(steps), strict=False):

@@ -75,6 +75,7 @@ def train(config: TrainConfig) -> TrainState:
         device=device,
         scored=config.needs_scores,
         regions=config.learns_from_regions,
+        idf=config.weighs_by_idf,
     )
     steps = total_steps(config, stream.strands)
     by_strand = dict(zip((tower.name for tower in towers), stream.strands.counts(steps), strict=True))

@@ -26,7 +26,7 @@ TEXTS = (
     "",
     "a text that is longer than most limits " * 40,
 )
-"""Several scripts, whitespace, one letter, punctuation, nothing, more than any usual limit: what tokenizers stumble on."""
+"""Several scripts, whitespace, a letter, punctuation, nothing, more than any limit: what tokenizers stumble on."""
 
 
 def write_reference(path: Path, batch: TokenBatch | PatchBatch, states: TokenStates) -> None:

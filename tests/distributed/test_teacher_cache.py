@@ -30,6 +30,7 @@ def config(workshop, name, cache=None):
     return workshop.config(
         name,
         teacher=workshop.teacher | ({"cache": cache} if cache else {}),
+        objective={"parts": [{"weight": 1.0, "objective": {"name": "optimal_transport", "marginals": "idf"}}]},
         optimization={"steps": 4},
         evaluation=[{"name": "bitext", "shards": str(workshop.shards)}],
     )
