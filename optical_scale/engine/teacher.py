@@ -3,7 +3,7 @@
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from optical_scale.backbones.encoder import model_inputs, token_states
 from optical_scale.batch import PatchBatch, TokenBatch, TokenStates
@@ -51,6 +51,22 @@ class TeacherEngine:
 
     @torch.no_grad()
     def encode(self, batch: TokenBatch | PatchBatch) -> TokenStates:
-        """Token states of a batch; every rank must call this equally often when the teacher is sharded."""
-        batch = batch.to(self.device)
-        return token_states(self._forward(**model_inputs(batch)), batch)
+        """Token states of a batch, in which equal texts are encoded once, as those of data in several languages are.
+
+        Every rank must call this equally often when the teacher is sharded.
+        """
+        distinct, places_B = _distinct(batch) if isinstance(batch, TokenBatch) else (batch, None)
+        x_BTD = self._forward(**model_inputs(distinct.to(self.device)))
+        return token_states(x_BTD if places_B is None else x_BTD[places_B], batch.to(self.device))
+
+
+def _distinct(batch: TokenBatch) -> tuple[TokenBatch, Tensor | None]:
+    """The texts of a batch without repetitions, and where each row is among them; None if there are none."""
+    first: dict[bytes, int] = {}
+    rows = batch.ids_BT.masked_fill(~batch.attention_BT, -1).cpu().numpy()
+    places = [first.setdefault(row.tobytes(), len(first)) for row in rows]
+    if len(first) == len(places):
+        return batch, None
+    places_B = torch.tensor(places)
+    firsts = [places.index(place) for place in range(len(first))]
+    return batch.map(lambda tensor_BT: tensor_BT[firsts]), places_B
