@@ -185,12 +185,23 @@ Single = (
 )
 
 
+class Layers(Schema):
+    """Layers that an objective compares: 0 are the embeddings, n is what layer n, from 1, puts out, null the output."""
+
+    teacher: NonNegativeInt | None = None
+    """Layer of the teacher; null with a cached teacher."""
+    student: NonNegativeInt | None = None
+    """Layer of the student, counted after `layers` of its backbone has chosen."""
+
+
 class Weighted(Schema):
     """One part of a mixture."""
 
     weight: PositiveFloat | Ramp
     """A number, or one that changes during training: {start: 0, end: 1, to_step: 1000}."""
     objective: Annotated[Single, Field(discriminator="name")]
+    layers: Layers = Layers()
+    """Compare inner layers, each after its encoder's head: {teacher: 3, student: 1}."""
 
 
 class Mixture(Schema):
@@ -209,6 +220,11 @@ Objective = Annotated[
 def parts_of(objective: Objective) -> list[Single]:
     """The objectives that are computed: one, or those of a mixture."""
     return [part.objective for part in objective.parts] if isinstance(objective, Mixture) else [objective]
+
+
+def layers_of(objective: Objective) -> list[Layers]:
+    """The layers that the parts of a mixture compare."""
+    return [part.layers for part in objective.parts] if isinstance(objective, Mixture) else []
 
 
 def names(objective: Objective) -> set[str]:

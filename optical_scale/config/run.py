@@ -14,6 +14,7 @@ from optical_scale.config.objectives import (
     Objective,
     OptimalTransport,
     ScoreKL,
+    layers_of,
     names,
     parts_of,
 )
@@ -171,6 +172,26 @@ class TrainConfig(Schema):
     def learns_from_regions(self) -> bool:
         """Whether the objective reads phrases with boxes."""
         return "region_alignment" in names(self.objective)
+
+    @model_validator(mode="after")
+    def _layers_are_there(self) -> "TrainConfig":
+        if self.teacher_layers and self.teacher is not None and self.teacher.cache is not None:
+            raise ValueError(
+                "objective: teacher.cache holds the output only; set `teacher: null` in `layers` of every part, "
+                "or teacher.cache to null"
+            )
+        return self
+
+    @property
+    def teacher_layers(self) -> list[int]:
+        """Inner layers of the teacher that the objective compares; of the student where that encodes both sides."""
+        return sorted({at.teacher for at in layers_of(self.objective) if at.teacher is not None})
+
+    @property
+    def student_layers(self) -> list[int]:
+        """Inner layers that the student has to give."""
+        own = {at.student for at in layers_of(self.objective) if at.student is not None}
+        return sorted(own if self.teacher is not None else own | set(self.teacher_layers))
 
     @property
     def weighs_by_idf(self) -> bool:

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from optical_scale.backbones.encoder import model_inputs, token_states
+from optical_scale.backbones.encoder import Encoder, model_inputs, token_states
 from optical_scale.batch import PatchBatch, TokenBatch, TokenStates
 
 
@@ -20,6 +20,11 @@ class Teacher(Protocol):
         """Parameter elements that this rank keeps between calls."""
         ...
 
+    @property
+    def width(self) -> int:
+        """Of the token vectors."""
+        ...
+
 
 class TeacherEngine:
     """Encodes without gradient.
@@ -30,7 +35,7 @@ class TeacherEngine:
         device: of this rank.
     """
 
-    def __init__(self, module: nn.Module, deepspeed_config: dict[str, Any], device: torch.device) -> None:
+    def __init__(self, module: Encoder, deepspeed_config: dict[str, Any], device: torch.device) -> None:
         import deepspeed
 
         module.eval().requires_grad_(False)
@@ -45,6 +50,11 @@ class TeacherEngine:
         self._forward.eval()
         self.module = module
 
+    @property
+    def width(self) -> int:
+        """Of the token vectors."""
+        return self.module.width
+
     def resident_parameters(self) -> int:
         """Parameter elements that this rank keeps between forward passes."""
         return sum(p.ds_tensor.numel() if hasattr(p, "ds_tensor") else p.numel() for p in self.module.parameters())
@@ -56,8 +66,12 @@ class TeacherEngine:
         Every rank must call this equally often when the teacher is sharded.
         """
         distinct, places_B = _distinct(batch) if isinstance(batch, TokenBatch) else (batch, None)
-        x_BTD = self._forward(**model_inputs(distinct.to(self.device)))
-        return token_states(x_BTD if places_B is None else x_BTD[places_B], batch.to(self.device))
+        found = self._forward(**model_inputs(distinct.to(self.device)))
+        states = token_states(found, distinct, self.module.layers)
+        if places_B is not None:
+            states = states.map(lambda x_BTD: x_BTD[places_B])
+        batch = batch.to(self.device)
+        return token_states((states.x_BTD, *states.layers.values()), batch, self.module.layers)
 
 
 def _distinct(batch: TokenBatch) -> tuple[TokenBatch, Tensor | None]:

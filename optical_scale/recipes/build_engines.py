@@ -52,6 +52,7 @@ def build_student(config: TrainConfig, derived: dict[str, Any]) -> tuple[Encoder
     encoder, prepare = student_encoder(config.student, lambda: bitext_of(config.stream), place)
     if config.student.engine.packed:
         encoder.pack()
+    encoder.expose(config.student_layers)
     return encoder, prepare
 
 

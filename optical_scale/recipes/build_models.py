@@ -118,6 +118,7 @@ def live_teacher(config: TrainConfig, tokenize: TextTokenizer, device: torch.dev
     encoder = text_encoder(config.teacher.backbone, tokenize, place=place)
     if config.teacher.engine.packed:
         encoder.pack()
+    encoder.expose(config.teacher_layers)
     return engine.TeacherEngine(encoder, derived, device)
 
 

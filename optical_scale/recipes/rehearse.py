@@ -11,8 +11,8 @@ from optical_scale.config.run import TrainConfig
 from optical_scale.engine.start import finish, start
 from optical_scale.recipes.build_engines import build_teacher
 from optical_scale.recipes.build_objective import objective
-from optical_scale.recipes.build_stream import loader
-from optical_scale.recipes.build_towers import build_towers, start_towers
+from optical_scale.recipes.build_stream import Needs, loader
+from optical_scale.recipes.build_towers import build_towers, check_widths, start_towers
 from optical_scale.runtime.phases import Phase, Phases
 from optical_scale.runtime.world import World
 from optical_scale.training.step import StepResult, TrainStep
@@ -46,6 +46,7 @@ def rehearse(config: TrainConfig, steps: int = 1) -> Rehearsal:
         towers = build_towers(config, world)
     with phases("build teacher"):
         teacher, tokenize = build_teacher(config, device)
+        check_widths(teacher, towers)
     with phases("start student engine"):
         student = start_towers(towers, device, {tower.name: steps for tower in towers})
     parameters = [parameter for tower in towers for parameter in tower.module.parameters()]
@@ -65,7 +66,7 @@ def rehearse(config: TrainConfig, steps: int = 1) -> Rehearsal:
             seed=config.seed,
             lengths=Path(lengths),
             device=device,
-            idf=config.weighs_by_idf,
+            needs=Needs.of(config),
         )
         step = TrainStep(teacher, student, objective(config.objective), phases)
         for micro_batches, _ in zip(stream, range(steps), strict=False):

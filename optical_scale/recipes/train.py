@@ -26,8 +26,8 @@ from optical_scale.recipes.build_engines import accumulation, build_teacher
 from optical_scale.recipes.build_evaluations import Encoders, measure
 from optical_scale.recipes.build_models import contract_of
 from optical_scale.recipes.build_objective import objective
-from optical_scale.recipes.build_stream import loader
-from optical_scale.recipes.build_towers import Tower, build_towers, start_towers
+from optical_scale.recipes.build_stream import Needs, loader
+from optical_scale.recipes.build_towers import Tower, build_towers, check_widths, start_towers
 from optical_scale.recipes.reshape import reshape
 from optical_scale.recipes.steps import total_steps
 from optical_scale.runtime import log
@@ -65,6 +65,7 @@ def train(config: TrainConfig) -> TrainState:
 
     towers = build_towers(config, world)
     teacher, tokenize = build_teacher(config, device)
+    check_widths(teacher, towers)
     stream = loader(
         config.stream,
         tokenize or _text(towers[0].prepare).for_passages(),
@@ -73,9 +74,7 @@ def train(config: TrainConfig) -> TrainState:
         seed=config.seed,
         lengths=config.run / "lengths",
         device=device,
-        scored=config.needs_scores,
-        regions=config.learns_from_regions,
-        idf=config.weighs_by_idf,
+        needs=Needs.of(config),
     )
     steps = total_steps(config, stream.strands)
     by_strand = dict(zip((tower.name for tower in towers), stream.strands.counts(steps), strict=True))

@@ -53,6 +53,17 @@ OBJECTIVES = {
     "late_interaction": {"name": "contrastive", "temperature": 0.1, "late_interaction": 0.5},
     "search": {"name": "contrastive", "temperature": 0.1, "dense": 0.0, "late_interaction": 1.0, "symmetric": False},
     "region_alignment": {"name": "region_alignment", "temperature": 0.2},
+    "layers": {
+        "name": "mixture",
+        "parts": [
+            {"weight": 1.0, "objective": {"name": "mse"}},
+            {
+                "weight": 0.5,
+                "objective": {"name": "optimal_transport", "epsilon": 0.05},
+                "layers": {"teacher": 3, "student": 1},
+            },
+        ],
+    },
     "mixture": {
         "name": "mixture",
         "parts": [
@@ -77,9 +88,16 @@ every_separable = pytest.mark.parametrize("name", SEPARABLE)
 
 def objective(name):
     built = build(TypeAdapter(schema.Objective).validate_python(OBJECTIVES[name]))
+    if name == "layers":
+        return lambda teacher, student: built(with_layer(teacher, 3), with_layer(student, 1))
     if name not in FROM_BOXES:
         return built
     return lambda teacher, student: at(built, Moment(regions=phrases(teacher, student)))(teacher, student)
+
+
+def with_layer(batch, number):
+    """The same with an inner layer, which the output follows from."""
+    return replace(batch, layers={number: batch.x_BTD.roll(1, -1)})
 
 
 def phrases(teacher, student):
@@ -275,7 +293,7 @@ def compare_ranks(file):
         # One rank pads less than the other, as real batches do.
         cut = M + 2 if rank or not first else int(mine.attention_BT.sum(1).max())
         mine = padded(mine, 2, 0.0)
-        mine = TokenStates(*(getattr(mine, name)[:, :cut] for name in TokenStates.__slots__))
+        mine = TokenStates(mine.x_BTD[:, :cut], mine.mask_BT[:, :cut], mine.attention_BT[:, :cut], mine.idf_BT[:, :cut])
         for known in (None, (first, B - first)):
             loss = at(objective(name), Moment(rows=known))
             output, shared_DD = projected_loss(loss, rows_of(states(N, 11), part), mine)

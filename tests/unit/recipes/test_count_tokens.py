@@ -29,7 +29,7 @@ def opened(folder):
     return tokenize, found, collator(tokenize, tokenize)[1]
 
 
-def tables(folder, found=None, world=World()):  # noqa: B008
+def tables(folder, found=None, world=World()):
     tokenize, plain, collate = opened(folder)
     options = {"tolerant": False, "world": world, "device": "cpu"}
     sides = document_frequencies(found or plain, collate, tokenize, tokenize, **options)
