@@ -39,8 +39,15 @@ class Teacher(Schema):
     """Where its weights are."""
     engine: TeacherEngine = TeacherEngine()
     """How it is sharded."""
+    reads: Literal["passages", "queries"] = "passages"
+    """What English texts are to it in training: `passage_prefix` is put before passages, `prefix` before queries."""
     cache: TeacherCache | None = None
     """null: the teacher encodes at every step."""
+
+    @model_validator(mode="after")
+    def _two_prefixes(self) -> "Teacher":
+        _check_prefixes(self.backbone, self.reads == "queries", "reads: queries")
+        return self
 
     @model_validator(mode="after")
     def _weights_to_cache(self) -> "Teacher":
@@ -54,6 +61,9 @@ class Student(Schema):
 
     backbone: Backbone
     """Where it starts."""
+    reads: Literal["queries", "passages"] = "queries"
+    """What texts of the other side are to it in training; passages: it learns to encode documents, behind
+    `passage_prefix`."""
     lora: Lora | None = None
     """Train low-rank adapters and the head, and freeze the rest; export merges them. null trains all weights."""
     freeze: list[str] = []
@@ -63,6 +73,11 @@ class Student(Schema):
     `lora` and `freeze` are for the first."""
     engine: StudentEngine = StudentEngine()
     """How it is sharded."""
+
+    @model_validator(mode="after")
+    def _two_prefixes(self) -> "Student":
+        _check_prefixes(self.backbone, self.reads == "passages", "reads: passages")
+        return self
 
     @model_validator(mode="after")
     def _one_way(self) -> "Student":
@@ -85,6 +100,11 @@ class Student(Schema):
         if self.vision is not None and "nvme" in (self.engine.offload_optimizer, self.engine.offload_parameters):
             raise ValueError("two towers cannot share the files of nvme offload; use cpu, or train them in two runs")
         return self
+
+
+def _check_prefixes(backbone: Backbone, other: bool, what: str) -> None:
+    if other and (isinstance(backbone, VisionBackbone) or backbone.passage_prefix in (None, backbone.prefix)):
+        raise ValueError(f"`{what}` changes nothing where queries and passages have one prefix; leave it out")
 
 
 class TrainConfig(Schema):
@@ -139,6 +159,8 @@ class TrainConfig(Schema):
             )
         if not self.stream.negatives:
             return self
+        if self.teacher is not None and self.teacher.reads == "queries":
+            raise ValueError("stream.negatives are passages, beside those that answer; set teacher.reads to passages")
         if isinstance(self.student.backbone, VisionBackbone):
             raise ValueError("stream.negatives are texts beside text pairs; a vision student has none, set it to 0")
         if not any(isinstance(part, Contrastive | ScoreKL | MarginMSE) for part in parts):

@@ -46,6 +46,23 @@ def text_tokenizer(config: TextBackbone) -> TextTokenizer:
     )
 
 
+def english_tokenizer(config: TrainConfig) -> TextTokenizer:
+    """What reads the English side of a training: passages, unless the teacher reads queries."""
+    if config.teacher is None:
+        backbone = config.student.backbone
+        assert isinstance(backbone, TextBackbone), "the schema demands a teacher for a vision student"
+        return text_tokenizer(backbone).for_passages()
+    tokenize = text_tokenizer(config.teacher.backbone)
+    return tokenize if config.teacher.reads == "queries" else tokenize.for_passages()
+
+
+def for_training(prepare: TextTokenizer | ImageTransform, student: Student) -> TextTokenizer | ImageTransform:
+    """What reads the student's side of a training: queries, unless it reads passages."""
+    if isinstance(prepare, TextTokenizer) and student.reads == "passages":
+        return prepare.for_passages()
+    return prepare
+
+
 class Placement(NamedTuple):
     """How pretrained weights are kept: their type, and who takes each as soon as it is read (None leaves it whole)."""
 

@@ -13,6 +13,7 @@ from optical_scale.engine.teacher import Teacher
 from optical_scale.engine.towers import Student, TwoTowers
 from optical_scale.errors import ConfigError
 from optical_scale.recipes.build_engines import build_student, start_student, student_engine_config
+from optical_scale.recipes.build_models import for_training
 from optical_scale.runtime.world import World
 
 
@@ -32,6 +33,11 @@ class Tower(NamedTuple):
     derived: dict[str, Any]
     module: Encoder
     prepare: TextTokenizer | ImageTransform
+
+    @property
+    def reads(self) -> TextTokenizer | ImageTransform:
+        """What makes its inputs in training."""
+        return for_training(self.prepare, self.config.student)
 
 
 def build_towers(config: TrainConfig, world: World) -> list[Tower]:

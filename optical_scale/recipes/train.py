@@ -24,7 +24,7 @@ from optical_scale.errors import ResumeError
 from optical_scale.recipes.announce import announce
 from optical_scale.recipes.build_engines import accumulation, build_teacher
 from optical_scale.recipes.build_evaluations import Encoders, measure
-from optical_scale.recipes.build_models import contract_of
+from optical_scale.recipes.build_models import contract_of, english_tokenizer
 from optical_scale.recipes.build_objective import objective
 from optical_scale.recipes.build_stream import Needs, loader
 from optical_scale.recipes.build_towers import Tower, build_towers, check_widths, start_towers
@@ -68,8 +68,8 @@ def train(config: TrainConfig) -> TrainState:
     check_widths(teacher, towers)
     stream = loader(
         config.stream,
-        tokenize or _text(towers[0].prepare).for_passages(),
-        {tower.name: tower.prepare for tower in towers},
+        english_tokenizer(config),
+        {tower.name: tower.reads for tower in towers},
         world=world,
         seed=config.seed,
         lengths=config.run / "lengths",
@@ -279,8 +279,3 @@ def _assets(
             write_reference(folder / below / "reference.safetensors", reference, encoded)
 
     return write
-
-
-def _text(prepare: TextTokenizer | ImageTransform) -> TextTokenizer:
-    assert isinstance(prepare, TextTokenizer), "the schema demands a teacher for a vision student"
-    return prepare

@@ -20,7 +20,8 @@ def workshop(tmp_path_factory):
     build_backbone(tiny_xlmr(workshop.pieces)).save_pretrained(folder)
     TextTokenizer.load(workshop.folder / "tokenizer", 24).save(folder)
     workshop.teacher = {
-        "backbone": {"kind": "text", "pretrained": str(folder), "max_tokens": 24},
+        "backbone": {"pretrained": str(folder), "max_tokens": 24, "prefix": "ba ", "passage_prefix": "do "},
+        "reads": "queries",
         "engine": {"zero_stage": 3, "persistent_parameters": 0},
     }
     return workshop

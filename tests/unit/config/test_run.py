@@ -189,3 +189,15 @@ def test_a_cached_teacher_has_no_inner_layers():
     assert train(objective=layered(student=1), teacher=cached).student_layers == [1]
     with pytest.raises(ValidationError, match=r"teacher.cache holds the output only; set `teacher: null`"):
         train(objective=layered(teacher=1, student=1), teacher=cached)
+
+
+def test_what_a_side_reads_needs_two_prefixes():
+    marked = TEXT | {"prefix": "q: ", "passage_prefix": "d: "}
+    assert train(teacher={"backbone": marked, "reads": "queries"}).teacher.reads == "queries"
+    assert train(student={"backbone": marked, "reads": "passages"}).student.reads == "passages"
+    with pytest.raises(ValidationError, match=r"stream.negatives are passages, .* set teacher.reads to passages"):
+        train(teacher={"backbone": marked, "reads": "queries"}, stream=with_negatives(), objective=LATE)
+    for side, reads in (("teacher", "queries"), ("student", "passages")):
+        for backbone in (TEXT, TEXT | {"prefix": "q: ", "passage_prefix": "q: "}):
+            with pytest.raises(ValidationError, match=f"`reads: {reads}` changes nothing where .* have one prefix"):
+                train(**{side: {"backbone": backbone, "reads": reads}})

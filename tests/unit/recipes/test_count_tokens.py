@@ -29,9 +29,9 @@ def opened(folder):
     return tokenize, found, collator(tokenize, tokenize)[1]
 
 
-def tables(folder, found=None, world=World()):
+def tables(folder, found=None, world=None):
     tokenize, plain, collate = opened(folder)
-    options = {"tolerant": False, "world": world, "device": "cpu"}
+    options = {"tolerant": False, "world": world or World(), "device": "cpu"}
     sides = document_frequencies(found or plain, collate, tokenize, tokenize, **options)
     return {f"{number} {tag}": table for number, side in enumerate(sides) for tag, table in side.tables.items()}
 
