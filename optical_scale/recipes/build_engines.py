@@ -52,7 +52,8 @@ def build_student(config: TrainConfig, derived: dict[str, Any]) -> tuple[Encoder
     encoder, prepare = student_encoder(config.student, lambda: bitext_of(config.stream), place)
     if config.student.engine.packed:
         encoder.pack()
-    encoder.expose(config.student_layers)
+    if config.student_layers:
+        encoder.expose(config.student_layers)
     return encoder, prepare
 
 

@@ -135,7 +135,8 @@ def live_teacher(config: TrainConfig, tokenize: TextTokenizer, device: torch.dev
     encoder = text_encoder(config.teacher.backbone, tokenize, place=place)
     if config.teacher.engine.packed:
         encoder.pack()
-    encoder.expose(config.teacher_layers)
+    if config.teacher_layers:
+        encoder.expose(config.teacher_layers)
     return engine.TeacherEngine(encoder, derived, device)
 
 

@@ -18,7 +18,7 @@ from optical_scale.recipes.build_models import text_encoder, text_tokenizer
 from optical_scale.recipes.export import export
 from tests.unit.export.checkpoints import step_folder
 
-TEXTS = ["the cat sits on the mat", "watu wawili", "x"]
+TEXTS = ["the cat, sits? on the mat", "watu wawili", "x"]
 ENCODE = """
 import json, sys
 from pylate import models
@@ -29,9 +29,9 @@ print(json.dumps([[rows.tolist() for rows in side] for side in vectors]))
 """
 
 
-@pytest.fixture(scope="module", params=["stage3", "bf16"])
+@pytest.fixture(scope="module", params=["stage3", "stage1", "bf16"])
 def folder(request, runs, tmp_path_factory):
-    """With a head (stage3) and without (bf16)."""
+    """With a head, with a head and masked punctuation, and without a head."""
     output = tmp_path_factory.mktemp("pylate") / request.param
     return export(ExportConfig(checkpoint=step_folder(runs[request.param]), output=output, layout="pylate")).folder
 
@@ -39,7 +39,8 @@ def folder(request, runs, tmp_path_factory):
 @torch.no_grad()
 def expected(folder):
     """Token vectors of queries (all tokens) and documents (without special tokens), by this project's own loader."""
-    config = TextBackbone(pretrained=folder, max_tokens=16, prefix="query: ")
+    masked = EncoderContract.read(folder).mask_punctuation
+    config = TextBackbone(pretrained=folder, max_tokens=16, prefix="query: ", mask_punctuation=masked)
     tokenize = text_tokenizer(config)
     batch = tokenize(TEXTS)
     states = token_states(text_encoder(config, tokenize).eval()(**model_inputs(batch)), batch)
@@ -75,7 +76,9 @@ def test_layout_is_the_one_pylate_reads(folder):
     ]
     settings = json.loads((Path(folder) / "config_sentence_transformers.json").read_text())
     assert settings["model_type"] == "ColBERT"
-    assert settings["skiplist_words"] == ["</s>", "<s>"]
+    masked = EncoderContract.read(folder).mask_punctuation
+    words = {",", ".", "?", "!", "(", ")", "«", "»", "¿", "।", "。"} if masked else set()
+    assert set(settings["skiplist_words"]) == {"</s>", "<s>"} | words
     assert settings["prompts"]["document"] == "query: "
     assert "pylate" in (folder / "README.md").read_text()
 
