@@ -118,7 +118,7 @@ class TextTokenizer:
         return TokenBatch(*(torch.from_numpy(tensor) for tensor in found))
 
     def _mask(self, packed_BT: NDArray[np.uint32], attention_BT: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """The tokens that take part: of what is not left out, or of what would leave a row without any, nothing."""
+        """The tokens that take part; what would leave a row without any is not left out of it."""
         mask_BT = attention_BT
         left_out = [packed_BT >= ADDED]
         if self._punctuation_V is not None:

@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -82,5 +83,5 @@ def _distinct(batch: TokenBatch) -> tuple[TokenBatch, Tensor | None]:
     if len(first) == len(places):
         return batch, None
     places_B = torch.tensor(places)
-    firsts = [places.index(place) for place in range(len(first))]
+    firsts = np.unique(places, return_index=True)[1]
     return batch.map(lambda tensor_BT: tensor_BT[firsts]), places_B
