@@ -28,6 +28,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "… iterations: 5": TRANSPORT | {"iterations": 5},
     "… debias": TRANSPORT | {"debias": True},
     "… marginals: norm": TRANSPORT | {"marginals": "norm"},
+    "… marginals: idf": TRANSPORT | {"marginals": "idf"},
     "… rho: 0.5": TRANSPORT | {"rho": 0.5},
     "… mass: 0.8": TRANSPORT | {"mass": 0.8},
     "… order: 0.5": TRANSPORT | {"order": 0.5},
@@ -47,7 +48,8 @@ def states(pairs: int, tokens: int, width: int, seed: int) -> TokenStates:
     generator = torch.Generator().manual_seed(seed)
     lengths_B1 = torch.randint(tokens // 2, tokens + 1, (pairs, 1), generator=generator)
     mask_BT = torch.arange(tokens)[None] < lengths_B1
-    return TokenStates(torch.randn(pairs, tokens, width, generator=generator), mask_BT, mask_BT)
+    x_BTD, idf_BT = (torch.randn(pairs, tokens, *more, generator=generator) for more in ((width,), ()))
+    return TokenStates(x_BTD, mask_BT, mask_BT, idf_BT.abs())
 
 
 def seconds(loss: Objective, teacher: TokenStates, student: TokenStates) -> float:

@@ -1,7 +1,7 @@
 """Tensors with meaning. B pairs, R negatives, T tokens (or patches), D width, C H W image channels, rows, columns."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -15,20 +15,28 @@ class TokenBatch:
         ids_BT: int64 token ids of the tokenizer that belongs to the encoder reading them.
         attention_BT: bool, True for every real token, special ones included; what the backbone attends to.
         mask_BT: bool, True for the tokens that take part in token-level scores and transport (special tokens excluded).
+        idf_BT: float32, inverse document frequency of each token, 0 at padding; None where no objective asks for it.
     """
 
     ids_BT: Tensor
     attention_BT: Tensor
     mask_BT: Tensor
+    idf_BT: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "TokenBatch":
         """Copy to ``device`` without waiting."""
-        return TokenBatch(*(t.to(device, non_blocking=True) for t in (self.ids_BT, self.attention_BT, self.mask_BT)))
+        return self.map(lambda tensor_BT: tensor_BT.to(device, non_blocking=True))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "TokenBatch":
+        """The same change to every tensor."""
+        idf_BT = None if self.idf_BT is None else change(self.idf_BT)
+        return TokenBatch(change(self.ids_BT), change(self.attention_BT), change(self.mask_BT), idf_BT)
 
     @property
     def nbytes(self) -> int:
         """Size of the tensors."""
-        return self.ids_BT.nbytes + self.attention_BT.nbytes + self.mask_BT.nbytes
+        idf = 0 if self.idf_BT is None else self.idf_BT.nbytes
+        return self.ids_BT.nbytes + self.attention_BT.nbytes + self.mask_BT.nbytes + idf
 
     def __len__(self) -> int:
         return self.ids_BT.shape[0]
@@ -161,11 +169,15 @@ class TokenStates:
         x_BTD: token vectors, not normalised.
         mask_BT: bool, tokens that take part in token-level scores and transport.
         attention_BT: bool, all real tokens; the dense embedding is the mean over these, as in sentence-transformers.
+        idf_BT: float32, inverse document frequency of each token; None for patches, and where no objective asks for it.
+        layers: vectors as ``x_BTD`` by number of the inner layer, of those that an objective asks for.
     """
 
     x_BTD: Tensor
     mask_BT: Tensor
     attention_BT: Tensor
+    idf_BT: Tensor | None = None
+    layers: Mapping[int, Tensor] = field(default_factory=dict)
 
     def normalized(self) -> Tensor:
         """Unit-length token vectors in float32, (B, T, D)."""
@@ -179,7 +191,16 @@ class TokenStates:
 
     def detach(self) -> "TokenStates":
         """The same values outside the autograd graph."""
-        return TokenStates(self.x_BTD.detach(), self.mask_BT, self.attention_BT)
+        return self.map(Tensor.detach)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "TokenStates":
+        """The same change to the vectors of the output and of every layer."""
+        layers = {number: change(x_BTD) for number, x_BTD in self.layers.items()}
+        return replace(self, x_BTD=change(self.x_BTD), layers=layers)
+
+    def at_layer(self, number: int | None) -> "TokenStates":
+        """The vectors of an inner layer in the place of the output's; None leaves the output."""
+        return self if number is None else replace(self, x_BTD=self.layers[number], layers={})
 
     def first(self, rows: int) -> "TokenStates":
         """The first ``rows`` rows."""
@@ -187,7 +208,9 @@ class TokenStates:
 
     def part(self, rows: slice) -> "TokenStates":
         """Some of the rows."""
-        return TokenStates(self.x_BTD[rows], self.mask_BT[rows], self.attention_BT[rows])
+        idf_BT = None if self.idf_BT is None else self.idf_BT[rows]
+        cut = replace(self, mask_BT=self.mask_BT[rows], attention_BT=self.attention_BT[rows], idf_BT=idf_BT)
+        return cut.map(lambda x_BTD: x_BTD[rows])
 
     def __len__(self) -> int:
         return self.x_BTD.shape[0]

@@ -1,6 +1,7 @@
 """An encoder is a Hugging Face backbone followed by an optional linear head; it maps a batch to token vectors."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,13 +10,17 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig
 
-from optical_scale.backbones.packing import packed_states, prepare_packing
+from optical_scale.backbones.packing import hidden_states, packed_states, prepare_packing
 from optical_scale.batch import PatchBatch, TokenBatch, TokenStates
 from optical_scale.errors import ConfigError
 from optical_scale.runtime.files import write_json
 
 CONTRACT_FILE = "encoder.json"
-MASK_RULE = "special tokens that the tokenizer adds are excluded"
+MASK_RULES = {
+    False: "special tokens that the tokenizer adds are excluded",
+    True: "special tokens that the tokenizer adds and tokens of punctuation alone are excluded",
+}
+"""In words, by whether punctuation is masked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +42,13 @@ class EncoderContract:
     prefix: str = ""
     head: dict[str, Any] | None = None
     normalize: bool = True
-    mask_rule: str = MASK_RULE
+    mask_rule: str = MASK_RULES[False]
     passage_prefix: str | None = None
+
+    @property
+    def mask_punctuation(self) -> bool:
+        """Whether tokens of punctuation alone take no part."""
+        return self.mask_rule == MASK_RULES[True]
 
     def write(self, folder: Path) -> None:
         """Write ``encoder.json`` into ``folder``."""
@@ -46,9 +56,19 @@ class EncoderContract:
 
     @classmethod
     def read(cls, folder: Path) -> "EncoderContract | None":
-        """The contract stored in ``folder``, None when the folder was not written by this project."""
+        """The contract stored in ``folder``, None when the folder was not written by this project.
+
+        Raises:
+            ConfigError: it has a mask rule that this version does not know.
+        """
         path = folder / CONTRACT_FILE
-        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+        if not path.exists():
+            return None
+        contract = cls(**json.loads(path.read_text(encoding="utf-8")))
+        if contract.mask_rule not in MASK_RULES.values():
+            known = "; ".join(MASK_RULES.values())
+            raise ConfigError(f"{path}: mask rule {contract.mask_rule!r} is not known; expected one of: {known}")
+        return contract
 
 
 class Encoder(nn.Module):
@@ -60,6 +80,7 @@ class Encoder(nn.Module):
         self.head: nn.Module = nn.Identity() if head is None else nn.Linear(width, head, bias=bias)
         self.width = width if head is None else head
         self.packed = False
+        self.layers: tuple[int, ...] = ()
 
     def pack(self) -> None:
         """From now on encode texts without padding.
@@ -70,22 +91,45 @@ class Encoder(nn.Module):
         prepare_packing(self.backbone)
         self.packed = True
 
+    def expose(self, layers: Sequence[int]) -> None:
+        """From now on also give the vectors of inner layers: 0 are the embeddings, n is what layer n, from 1, puts out.
+
+        Raises:
+            ConfigError: the backbone has no such layer.
+        """
+        most = int(self.backbone.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+        if wrong := [number for number in layers if not 0 <= number <= most]:
+            raise ConfigError(
+                f"objective: layer {wrong[0]} of a backbone with {most} layers; expected 0 (embeddings) to {most}"
+            )
+        self.layers = tuple(layers)
+
     def head_contract(self) -> dict[str, Any] | None:
         """Sizes of the projection for :class:`EncoderContract`."""
         if isinstance(self.head, nn.Linear):
             return {"in": self.head.in_features, "out": self.head.out_features, "bias": self.head.bias is not None}
         return None
 
-    def forward(self, **inputs: Tensor) -> Tensor:
-        """Token vectors (B, T, D) after the head; of packed texts those at padding are 0."""
-        states: Tensor
+    def forward(self, **inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Token vectors (B, T, D) after the head; of packed texts those at padding are 0.
+
+        With exposed layers a tuple, whose further members are their vectors, after the head as well, so that all have
+        one width.
+        """
         if not self.packed:
-            states = self.head(self.backbone(**inputs).last_hidden_state)
-            return states
-        attention_BT = inputs["attention_mask"]
-        states = self.head(packed_states(self.backbone, inputs["input_ids"], attention_BT))
-        x_BTD = states.new_zeros(*attention_BT.shape, states.shape[-1])
-        return x_BTD.index_put((attention_BT.bool(),), states)
+            more = {"output_hidden_states": True} if self.layers else {}
+            every = hidden_states(self.backbone(**inputs, **more), self.layers)
+            found = [self.head(states_BTH) for states_BTH in every]
+        else:
+            attention_BT = inputs["attention_mask"]
+            every = packed_states(self.backbone, inputs["input_ids"], attention_BT, self.layers)
+            found = [_padded(self.head(states_NH), attention_BT.bool()) for states_NH in every]
+        return tuple(found) if self.layers else found[0]
+
+
+def _padded(states_ND: Tensor, real_BT: Tensor) -> Tensor:
+    x_BTD = states_ND.new_zeros(*real_BT.shape, states_ND.shape[-1])
+    return x_BTD.index_put((real_BT,), states_ND)
 
 
 def model_inputs(batch: TokenBatch | PatchBatch) -> dict[str, Tensor]:
@@ -95,17 +139,26 @@ def model_inputs(batch: TokenBatch | PatchBatch) -> dict[str, Tensor]:
     return {"pixel_values": batch.pixels_BCHW}
 
 
-def token_states(x_BTD: Tensor, batch: TokenBatch | PatchBatch) -> TokenStates:
-    """Attach the masks that belong to ``batch``.
+def token_states(
+    found: Tensor | tuple[Tensor, ...], batch: TokenBatch | PatchBatch, layers: Sequence[int] = ()
+) -> TokenStates:
+    """What an encoder gave, with the masks that belong to ``batch``.
 
     For images the first vector is the class token: it counts in the mean but takes no part in token-level scores.
+
+    Args:
+        found: token vectors, or a tuple of them and of those of ``layers``.
+        batch: what was encoded.
+        layers: exposed by the encoder.
     """
+    x_BTD, *inner = found if isinstance(found, tuple) else (found,)
+    of_layers = dict(zip(layers, inner, strict=True))
     if isinstance(batch, TokenBatch):
-        return TokenStates(x_BTD, batch.mask_BT, batch.attention_BT)
+        return TokenStates(x_BTD, batch.mask_BT, batch.attention_BT, batch.idf_BT, of_layers)
     attention_BT = torch.ones(x_BTD.shape[:2], dtype=torch.bool, device=x_BTD.device)
     mask_BT = attention_BT.clone()
     mask_BT[:, 0] = False
-    return TokenStates(x_BTD, mask_BT, attention_BT)
+    return TokenStates(x_BTD, mask_BT, attention_BT, layers=of_layers)
 
 
 def pooler_option(folder: Path) -> dict[str, Any]:

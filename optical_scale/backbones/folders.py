@@ -7,10 +7,11 @@ after the head, averaged, are the library's embedding.
 
 import json
 import logging
+import string
 from pathlib import Path
 from typing import Any
 
-from optical_scale.backbones.encoder import EncoderContract
+from optical_scale.backbones.encoder import MASK_RULES, EncoderContract
 from optical_scale.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,9 @@ def read_contract(folder: Path) -> EncoderContract | None:
         values = dense[0][1]
         head = {"in": values["in_features"], "out": values["out_features"], "bias": values.get("bias", True)}
     # Several prompts, as for queries and passages, leave the choice to the configuration.
-    return EncoderContract("text", int(limit or 0), prompts.pop() if len(prompts) == 1 else "", head)
+    prefix = prompts.pop() if len(prompts) == 1 else ""
+    masked = set(string.punctuation) <= set(settings.get("skiplist_words") or ())
+    return EncoderContract("text", int(limit or 0), prefix, head, mask_rule=MASK_RULES[masked])
 
 
 def list_modules(folder: Path) -> list[tuple[Path, str]]:

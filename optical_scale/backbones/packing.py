@@ -5,7 +5,7 @@ weights, is torch's kernel for texts of different lengths (Flash attention, arXi
 turns.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -44,13 +44,16 @@ def prepare_packing(backbone: nn.Module) -> None:
     backbone.set_attn_implementation(_NAME)  # type: ignore[operator]
 
 
-def packed_states(backbone: nn.Module, ids_BT: Tensor, attention_BT: Tensor) -> Tensor:
-    """Token vectors (N, D) of the N tokens that ``attention_BT`` marks, text after text.
+def packed_states(
+    backbone: nn.Module, ids_BT: Tensor, attention_BT: Tensor, layers: Sequence[int] = ()
+) -> list[Tensor]:
+    """Token vectors (N, D) of the N tokens that ``attention_BT`` marks, text after text; then those of ``layers``.
 
     Args:
         backbone: after :func:`prepare_packing`.
         ids_BT: token ids.
         attention_BT: 1 at tokens and 0 at padding, which follows them.
+        layers: inner layers whose vectors are wanted too, 0 being the embeddings.
     """
     config: Any = backbone.config
     lengths_B = attention_BT.sum(1, dtype=torch.int32)
@@ -61,9 +64,14 @@ def packed_states(backbone: nn.Module, ids_BT: Tensor, attention_BT: Tensor) -> 
         input_ids=ids_BT[real_BT][None],
         position_ids=positions_BT[real_BT][None],
         texts=_Texts(lengths_B, ids_BT.shape[1]),
+        output_hidden_states=bool(layers),
     )
-    states_ND: Tensor = found.last_hidden_state[0]
-    return states_ND
+    return [states_1ND[0] for states_1ND in hidden_states(found, layers)]
+
+
+def hidden_states(found: Any, layers: Sequence[int]) -> list[Tensor]:
+    """Of what a backbone of transformers gave: the output, then the states of ``layers``."""
+    return [found.last_hidden_state, *(found.hidden_states[number] for number in layers)]
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

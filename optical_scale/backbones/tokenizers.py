@@ -3,13 +3,15 @@
 import copy
 import hashlib
 import json
+import string
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from optical_scale.batch import TokenBatch
@@ -23,8 +25,9 @@ ADDED = np.uint32(1 << 31)
 class TextTokenizer:
     """Tokenises, cuts, pads on the right and marks which tokens take part in token-level scores.
 
-    The tokens a tokenizer adds itself (such as <s> and </s>) never take part; a text that has no other token, such as
-    the empty string, keeps them, so that no row is without any.
+    The tokens a tokenizer adds itself (such as <s> and </s>) never take part, and on demand no :func:`punctuation`. No
+    row is without any: a text of punctuation alone keeps it, and one without tokens of its own, such as the empty
+    string, keeps those that were added.
 
     Several threads may call one object. transformers' own call sets truncation and padding anew each time, which fails
     with "Already borrowed" while another thread tokenises; here a copy has them set once.
@@ -36,11 +39,13 @@ class TextTokenizer:
         max_tokens: int,
         prefix: str = "",
         passage_prefix: str | None = None,
+        mask_punctuation: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.prefix = prefix
         self.passage_prefix = passage_prefix
+        self.mask_punctuation = mask_punctuation
         for text in filter(None, (prefix.strip(), (passage_prefix or "").strip())):
             # Markers such as [unused0] are in BERT's vocabulary, but its tokenizer would split them.
             if text in tokenizer.get_vocab() and len(tokenizer.tokenize(text)) > 1:
@@ -48,10 +53,16 @@ class TextTokenizer:
         self._encoder: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
         self._encoder.enable_truncation(max_tokens, direction=tokenizer.truncation_side)
         self._encoder.no_padding()
+        self._punctuation_V = punctuation(tokenizer) if mask_punctuation else None
 
     @classmethod
     def load(
-        cls, folder: Path, max_tokens: int, prefix: str = "", passage_prefix: str | None = None
+        cls,
+        folder: Path,
+        max_tokens: int,
+        prefix: str = "",
+        passage_prefix: str | None = None,
+        mask_punctuation: bool = False,
     ) -> "TextTokenizer":
         """Read a tokenizer folder.
 
@@ -64,13 +75,15 @@ class TextTokenizer:
             raise ConfigError(f"tokenizer: {folder} holds no tokenizer that transformers can load: {error}") from error
         if not tokenizer.is_fast or tokenizer.pad_token_id is None:
             raise ConfigError(f"tokenizer: {folder} must be a fast tokenizer with a padding token")
-        return cls(tokenizer, max_tokens, prefix, passage_prefix)
+        return cls(tokenizer, max_tokens, prefix, passage_prefix, mask_punctuation)
 
     def for_passages(self) -> "TextTokenizer":
         """The same with the passages' prefix before every text; itself where there is none."""
         if self.passage_prefix is None:
             return self
-        return TextTokenizer(self.tokenizer, self.max_tokens, self.passage_prefix)
+        return TextTokenizer(
+            self.tokenizer, self.max_tokens, self.passage_prefix, mask_punctuation=self.mask_punctuation
+        )
 
     def __call__(self, texts: Sequence[str]) -> TokenBatch:
         """B texts to a :class:`TokenBatch` of the longest length in the batch."""
@@ -78,12 +91,10 @@ class TextTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         """The ids of each text, cut; those that the tokenizer added itself have the bit :data:`ADDED` set."""
-        rows = self._encoder.encode_batch_fast([self.prefix + text for text in texts])
-        added = [np.array(row.special_tokens_mask, dtype=np.uint32) * ADDED for row in rows]
-        return [np.array(row.ids, dtype=np.uint32) | special for row, special in zip(rows, added, strict=True)]
+        return [_packed(row) for row in self._encoder.encode_batch_fast([self.prefix + text for text in texts])]
 
     def spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
-        """For each text the characters of its tokens, special ones excluded, in the order of the mask.
+        """For each text the characters of the tokens that take part, in the order of the mask.
 
         Returns:
             First character and the one after the last; a token may include the blank before its word, and one of the
@@ -92,8 +103,8 @@ class TextTokenizer:
         skipped, found = len(self.prefix), []
         for row in self._encoder.encode_batch([self.prefix + text for text in texts]):
             spans = [(max(start - skipped, 0), max(end - skipped, 0)) for start, end in row.offsets]
-            own = [span for span, special in zip(spans, row.special_tokens_mask, strict=True) if not special]
-            found.append(own or spans)
+            mask_1T = self._mask(_packed(row)[None], np.ones((1, len(spans)), dtype=np.bool_))
+            found.append([span for span, taken in zip(spans, mask_1T[0], strict=True) if taken])
         return found
 
     def batch(self, rows: Sequence[NDArray[np.uint32]]) -> TokenBatch:
@@ -102,11 +113,20 @@ class TextTokenizer:
         attention_BT = np.arange(lengths_B.max()) < lengths_B[:, None]
         packed_BT = np.full(attention_BT.shape, self.tokenizer.pad_token_id, dtype=np.uint32)
         packed_BT[attention_BT] = np.concatenate(rows)
-        mask_BT = attention_BT & (packed_BT < ADDED)
-        empty_B1 = ~mask_BT.any(1, keepdims=True)
         ids_BT = (packed_BT & (ADDED - 1)).astype(np.int64)
-        found = (ids_BT, attention_BT, np.where(empty_B1, attention_BT, mask_BT))
+        found = (ids_BT, attention_BT, self._mask(packed_BT, attention_BT))
         return TokenBatch(*(torch.from_numpy(tensor) for tensor in found))
+
+    def _mask(self, packed_BT: NDArray[np.uint32], attention_BT: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The tokens that take part; what would leave a row without any is not left out of it."""
+        mask_BT = attention_BT
+        left_out = [packed_BT >= ADDED]
+        if self._punctuation_V is not None:
+            left_out.append(self._punctuation_V[packed_BT & (ADDED - 1)])
+        for out_BT in left_out:
+            rest_BT = mask_BT & ~out_BT
+            mask_BT = np.where(rest_BT.any(1, keepdims=True), rest_BT, mask_BT)
+        return mask_BT
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text as the encoder will see it, special ones included."""
@@ -121,7 +141,7 @@ class TextTokenizer:
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def pieces(self, text: str) -> list[str]:
-        """The tokens of one text as people read them, special ones excluded, in the order of the mask."""
+        """The tokens of one text that take part, as people read them, in the order of the mask."""
         batch = self([text])
         ids = batch.ids_BT[0][batch.mask_BT[0]].tolist()
         return [self.tokenizer.decode([token]).strip() or "▁" for token in ids]
@@ -129,6 +149,26 @@ class TextTokenizer:
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files into ``folder``."""
         self.tokenizer.save_pretrained(folder)
+
+
+def punctuation(tokenizer: PreTrainedTokenizerFast) -> NDArray[np.bool_]:
+    """Which ids of a tokenizer stand for punctuation alone, (V,).
+
+    Every character of their text is in Unicode's categories P or among ASCII's 32 punctuation marks, which are the skip
+    list of ColBERT (Khattab and Zaharia 2020, arXiv 2004.12832, section 3.2). A blank alone is no punctuation.
+    """
+    ids = range(1 + max(tokenizer.get_vocab().values()))
+    texts = tokenizer.backend_tokenizer.decode_batch([[index] for index in ids], skip_special_tokens=False)
+    return np.array([_is_punctuation(text.strip()) for text in texts], dtype=np.bool_)
+
+
+def _is_punctuation(text: str) -> bool:
+    return bool(text) and all(c in string.punctuation or unicodedata.category(c).startswith("P") for c in text)
+
+
+def _packed(row: Encoding) -> NDArray[np.uint32]:
+    added_T = np.array(row.special_tokens_mask, dtype=np.uint32) * ADDED
+    return np.array(row.ids, dtype=np.uint32) | added_T
 
 
 def train_unigram(texts: Iterable[str], output: Path, *, vocabulary: int) -> int:

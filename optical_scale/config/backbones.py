@@ -36,6 +36,8 @@ class TextBackbone(Schema):
     passage_prefix: str | None = None
     """The same for passages, which are the English side of pairs and the documents of collections: "passage: ". null
     takes `prefix`. A marker in the vocabulary, as "[unused1]", becomes one token."""
+    mask_punctuation: bool = False
+    """Tokens of punctuation alone take no part in MaxSim, transport and other token-level scores, as in ColBERT."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> "TextBackbone":

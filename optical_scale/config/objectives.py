@@ -40,8 +40,9 @@ class OptimalTransport(Schema):
     """ipot: inexact proximal point (Xie et al. 2020) with step size `iterations` x `epsilon`."""
     anneal: list[Annotated[float, Field(ge=1.0, allow_inf_nan=False)]] = []
     """Multiples of epsilon, one Sinkhorn iteration each, that are run first: [8, 4, 2]."""
-    marginals: Literal["uniform", "norm"] = "uniform"
-    """How much mass a token has: the same for all, or in proportion to the length of its vector."""
+    marginals: Literal["uniform", "norm", "idf"] = "uniform"
+    """How much mass a token has: the same for all, or in proportion to the length of its vector or to its inverse
+    document frequency among the training sentences of its language."""
     rho: PositiveFloat | None = None
     """Unbalanced: marginals are pulled by a penalty of this strength, in units of the cosine distance."""
     mass: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
@@ -184,12 +185,23 @@ Single = (
 )
 
 
+class Layers(Schema):
+    """Layers that an objective compares: 0 are the embeddings, n is what layer n, from 1, puts out, null the output."""
+
+    teacher: NonNegativeInt | None = None
+    """Layer of the teacher; null with a cached teacher."""
+    student: NonNegativeInt | None = None
+    """Layer of the student, counted after `layers` of its backbone has chosen."""
+
+
 class Weighted(Schema):
     """One part of a mixture."""
 
     weight: PositiveFloat | Ramp
     """A number, or one that changes during training: {start: 0, end: 1, to_step: 1000}."""
     objective: Annotated[Single, Field(discriminator="name")]
+    layers: Layers = Layers()
+    """Compare inner layers, each after its encoder's head: {teacher: 3, student: 1}."""
 
 
 class Mixture(Schema):
@@ -208,6 +220,11 @@ Objective = Annotated[
 def parts_of(objective: Objective) -> list[Single]:
     """The objectives that are computed: one, or those of a mixture."""
     return [part.objective for part in objective.parts] if isinstance(objective, Mixture) else [objective]
+
+
+def layers_of(objective: Objective) -> list[Layers]:
+    """The layers that the parts of a mixture compare."""
+    return [part.layers for part in objective.parts] if isinstance(objective, Mixture) else []
 
 
 def names(objective: Objective) -> set[str]:

@@ -8,7 +8,16 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from optical_scale.config.backbones import Backbone, Lora, TextBackbone, VisionBackbone
 from optical_scale.config.engine import StudentEngine, TeacherEngine
 from optical_scale.config.evaluations import BitextRetrieval, Evaluation, Groups
-from optical_scale.config.objectives import Contrastive, MarginMSE, Objective, ScoreKL, names, parts_of
+from optical_scale.config.objectives import (
+    Contrastive,
+    MarginMSE,
+    Objective,
+    OptimalTransport,
+    ScoreKL,
+    layers_of,
+    names,
+    parts_of,
+)
 from optical_scale.config.schedule import Alarms, Checkpoints, EvaluationTimes, Logging, Optimization
 from optical_scale.config.schema import Schema
 from optical_scale.config.stream import Stream
@@ -30,8 +39,15 @@ class Teacher(Schema):
     """Where its weights are."""
     engine: TeacherEngine = TeacherEngine()
     """How it is sharded."""
+    reads: Literal["passages", "queries"] = "passages"
+    """What English texts are to it in training: `passage_prefix` is put before passages, `prefix` before queries."""
     cache: TeacherCache | None = None
     """null: the teacher encodes at every step."""
+
+    @model_validator(mode="after")
+    def _two_prefixes(self) -> "Teacher":
+        _check_prefixes(self.backbone, self.reads == "queries", "reads: queries")
+        return self
 
     @model_validator(mode="after")
     def _weights_to_cache(self) -> "Teacher":
@@ -45,6 +61,9 @@ class Student(Schema):
 
     backbone: Backbone
     """Where it starts."""
+    reads: Literal["queries", "passages"] = "queries"
+    """What texts of the other side are to it in training; passages: it learns to encode documents, behind
+    `passage_prefix`."""
     lora: Lora | None = None
     """Train low-rank adapters and the head, and freeze the rest; export merges them. null trains all weights."""
     freeze: list[str] = []
@@ -54,6 +73,11 @@ class Student(Schema):
     `lora` and `freeze` are for the first."""
     engine: StudentEngine = StudentEngine()
     """How it is sharded."""
+
+    @model_validator(mode="after")
+    def _two_prefixes(self) -> "Student":
+        _check_prefixes(self.backbone, self.reads == "passages", "reads: passages")
+        return self
 
     @model_validator(mode="after")
     def _one_way(self) -> "Student":
@@ -76,6 +100,11 @@ class Student(Schema):
         if self.vision is not None and "nvme" in (self.engine.offload_optimizer, self.engine.offload_parameters):
             raise ValueError("two towers cannot share the files of nvme offload; use cpu, or train them in two runs")
         return self
+
+
+def _check_prefixes(backbone: Backbone, other: bool, what: str) -> None:
+    if other and (isinstance(backbone, VisionBackbone) or backbone.passage_prefix in (None, backbone.prefix)):
+        raise ValueError(f"`{what}` changes nothing where queries and passages have one prefix; leave it out")
 
 
 class TrainConfig(Schema):
@@ -130,6 +159,8 @@ class TrainConfig(Schema):
             )
         if not self.stream.negatives:
             return self
+        if self.teacher is not None and self.teacher.reads == "queries":
+            raise ValueError("stream.negatives are passages, beside those that answer; set teacher.reads to passages")
         if isinstance(self.student.backbone, VisionBackbone):
             raise ValueError("stream.negatives are texts beside text pairs; a vision student has none, set it to 0")
         if not any(isinstance(part, Contrastive | ScoreKL | MarginMSE) for part in parts):
@@ -163,6 +194,31 @@ class TrainConfig(Schema):
     def learns_from_regions(self) -> bool:
         """Whether the objective reads phrases with boxes."""
         return "region_alignment" in names(self.objective)
+
+    @model_validator(mode="after")
+    def _layers_are_there(self) -> "TrainConfig":
+        if self.teacher_layers and self.teacher is not None and self.teacher.cache is not None:
+            raise ValueError(
+                "objective: teacher.cache holds the output only; set `teacher: null` in `layers` of every part, "
+                "or teacher.cache to null"
+            )
+        return self
+
+    @property
+    def teacher_layers(self) -> list[int]:
+        """Inner layers of the teacher that the objective compares; of the student where that encodes both sides."""
+        return sorted({at.teacher for at in layers_of(self.objective) if at.teacher is not None})
+
+    @property
+    def student_layers(self) -> list[int]:
+        """Inner layers that the student has to give."""
+        own = {at.student for at in layers_of(self.objective) if at.student is not None}
+        return sorted(own if self.teacher is not None else own | set(self.teacher_layers))
+
+    @property
+    def weighs_by_idf(self) -> bool:
+        """Whether the objective reads inverse document frequencies."""
+        return any(isinstance(part, OptimalTransport) and part.marginals == "idf" for part in parts_of(self.objective))
 
     def towers(self) -> dict[str, "TrainConfig"]:
         """What each tower of the student would be as a run of its own, by the strand of the stream that it reads."""

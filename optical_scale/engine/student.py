@@ -1,6 +1,7 @@
 """The trained encoder under DeepSpeed: owns loss scaling, the optimizer and the ZeRO shards."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
-from optical_scale.backbones.encoder import model_inputs, token_states
+from optical_scale.backbones.encoder import Encoder, model_inputs, token_states
 from optical_scale.batch import PatchBatch, TokenBatch, TokenStates
 from optical_scale.engine import offloaded
 from optical_scale.engine.frozen import FROZEN_FILE, check_frozen, frozen_digests
@@ -51,7 +52,7 @@ class StudentEngine:
 
     def __init__(
         self,
-        module: nn.Module,
+        module: Encoder,
         deepspeed_config: dict[str, Any],
         device: torch.device,
         *,
@@ -65,7 +66,7 @@ class StudentEngine:
         import deepspeed
 
         if activation_checkpointing:
-            module.backbone.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[union-attr, operator]
+            module.backbone.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
         groups = _parameter_groups(module, learning_rate, embedding_rate, weight_decay)
         # Fused: one pass over weights and moments, five times as fast on a CPU as the loop over tensors.
         optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=True)
@@ -80,12 +81,12 @@ class StudentEngine:
         )
         self._world_size: int = self._engine.world_size
         # XLM-R counts positions by the padding id, so padding must carry it.
-        self._pad_id: int = getattr(module.backbone.config, "pad_token_id", None) or 0  # type: ignore[union-attr]
+        self._pad_id: int = getattr(module.backbone.config, "pad_token_id", None) or 0
 
     def encode(self, batch: TokenBatch | PatchBatch) -> TokenStates:
         """Token states of a batch; every rank must call this equally often."""
         batch = batch.to(self.device)
-        return token_states(self._engine(**model_inputs(batch)), batch)
+        return token_states(self._engine(**model_inputs(batch)), batch, self.module.layers)
 
     def encode_both(self, source: TokenBatch, target: TokenBatch) -> tuple[TokenStates, TokenStates]:
         """Both sides of a pair in one forward pass, so that ZeRO-3 gathers each parameter once."""
@@ -95,13 +96,10 @@ class StudentEngine:
             torch.cat([_pad(source.attention_BT, length), _pad(target.attention_BT, length)]),
             torch.cat([_pad(source.mask_BT, length), _pad(target.mask_BT, length)]),
         )
+        if source.idf_BT is not None and target.idf_BT is not None:
+            both = replace(both, idf_BT=torch.cat([_pad(source.idf_BT, length), _pad(target.idf_BT, length)]))
         states = self.encode(both)
-        rows = len(source)
-        first, second = (
-            TokenStates(states.x_BTD[part], states.mask_BT[part], states.attention_BT[part])
-            for part in (slice(0, rows), slice(rows, None))
-        )
-        return first, second
+        return states.first(len(source)), states.part(slice(len(source), None))
 
     def train(self, training: bool = True) -> None:
         """Switch dropout on or off."""

@@ -2,10 +2,11 @@
 
 from typing import Any, Protocol
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from optical_scale.backbones.encoder import model_inputs, token_states
+from optical_scale.backbones.encoder import Encoder, model_inputs, token_states
 from optical_scale.batch import PatchBatch, TokenBatch, TokenStates
 
 
@@ -20,6 +21,11 @@ class Teacher(Protocol):
         """Parameter elements that this rank keeps between calls."""
         ...
 
+    @property
+    def width(self) -> int:
+        """Of the token vectors."""
+        ...
+
 
 class TeacherEngine:
     """Encodes without gradient.
@@ -30,7 +36,7 @@ class TeacherEngine:
         device: of this rank.
     """
 
-    def __init__(self, module: nn.Module, deepspeed_config: dict[str, Any], device: torch.device) -> None:
+    def __init__(self, module: Encoder, deepspeed_config: dict[str, Any], device: torch.device) -> None:
         import deepspeed
 
         module.eval().requires_grad_(False)
@@ -45,12 +51,37 @@ class TeacherEngine:
         self._forward.eval()
         self.module = module
 
+    @property
+    def width(self) -> int:
+        """Of the token vectors."""
+        return self.module.width
+
     def resident_parameters(self) -> int:
         """Parameter elements that this rank keeps between forward passes."""
         return sum(p.ds_tensor.numel() if hasattr(p, "ds_tensor") else p.numel() for p in self.module.parameters())
 
     @torch.no_grad()
     def encode(self, batch: TokenBatch | PatchBatch) -> TokenStates:
-        """Token states of a batch; every rank must call this equally often when the teacher is sharded."""
+        """Token states of a batch, in which equal texts are encoded once, as those of data in several languages are.
+
+        Every rank must call this equally often when the teacher is sharded.
+        """
+        distinct, places_B = _distinct(batch) if isinstance(batch, TokenBatch) else (batch, None)
+        found = self._forward(**model_inputs(distinct.to(self.device)))
+        states = token_states(found, distinct, self.module.layers)
+        if places_B is not None:
+            states = states.map(lambda x_BTD: x_BTD[places_B])
         batch = batch.to(self.device)
-        return token_states(self._forward(**model_inputs(batch)), batch)
+        return token_states((states.x_BTD, *states.layers.values()), batch, self.module.layers)
+
+
+def _distinct(batch: TokenBatch) -> tuple[TokenBatch, Tensor | None]:
+    """The texts of a batch without repetitions, and where each row is among them; None if there are none."""
+    first: dict[bytes, int] = {}
+    rows = batch.ids_BT.masked_fill(~batch.attention_BT, -1).cpu().numpy()
+    places = [first.setdefault(row.tobytes(), len(first)) for row in rows]
+    if len(first) == len(places):
+        return batch, None
+    places_B = torch.tensor(places)
+    firsts = np.unique(places, return_index=True)[1]
+    return batch.map(lambda tensor_BT: tensor_BT[firsts]), places_B

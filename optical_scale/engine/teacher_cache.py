@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from optical_scale.backbones.encoder import token_states
 from optical_scale.batch import PatchBatch, TokenBatch, TokenStates
 from optical_scale.errors import EngineError
 from optical_scale.runtime.files import write_json
@@ -124,7 +125,7 @@ class CachedTeacher:
                 "run `optical-scale cache` anew, or give another folder"
             )
         self._precision: Precision = manifest["precision"]
-        self._width = int(manifest["width"])
+        self.width = int(manifest["width"])
         self._high, self._low, self._start, self._tokens, self._part = np.load(folder / _INDEX, mmap_mode="r")
         self._files: dict[int, tuple[NDArray[Any], NDArray[np.float32] | None]] = {}
 
@@ -140,11 +141,10 @@ class CachedTeacher:
         """
         assert isinstance(batch, TokenBatch), "teachers read text"
         B, T = batch.ids_BT.shape
-        x_BTD = torch.zeros(B, T, self._width)
+        x_BTD = torch.zeros(B, T, self.width)
         for row, (ids_T, there_T) in enumerate(zip(batch.ids_BT.cpu(), batch.attention_BT.cpu(), strict=True)):
             self._fill(ids_T[there_T].numpy().astype(np.int32), x_BTD[row])
-        moved = batch.to(self.device)
-        return TokenStates(x_BTD.to(self.device, non_blocking=True), moved.mask_BT, moved.attention_BT)
+        return token_states(x_BTD.to(self.device, non_blocking=True), batch.to(self.device))
 
     def _fill(self, ids_T: NDArray[np.int32], x_TD: Tensor) -> None:
         high, low = _key(ids_T)
@@ -167,7 +167,7 @@ class CachedTeacher:
             scales = None
             if self._precision == "int8":
                 scales = np.memmap(self.folder / f"scales-{part:05d}.bin", np.float32, "r")
-            self._files[part] = flat.reshape(-1, self._width), scales
+            self._files[part] = flat.reshape(-1, self.width), scales
         return self._files[part]
 
 

@@ -1,8 +1,9 @@
 """The files that make a Hugging Face folder a PyLate model, for MaxSim between token vectors.
 
 The layout is that of PyLate 1 (its "v3"): a Transformer and token-wise Dense modules. sentence-transformers 6 reads it
-with its multi-vector class; folders of the latter cannot be read by PyLate. Special tokens are on the skip list, which
-both libraries apply to documents. They keep them in queries, which this project's own scores do not.
+with its multi-vector class; folders of the latter cannot be read by PyLate. Special tokens, and punctuation
+where it is masked, are on the skip list, which both libraries apply to documents. They keep them in queries, which this
+project's own scores do not.
 """
 
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
 from optical_scale.backbones.encoder import EncoderContract
+from optical_scale.backbones.tokenizers import punctuation
 from optical_scale.export.sentence_transformers import prompts, write_dense_config, write_modules
 from optical_scale.runtime.files import write_json
 
@@ -33,7 +35,9 @@ def write_layout(folder: Path, contract: EncoderContract, width: int) -> Path:
     """
     dense = folder / DENSE
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    added = tokenizer.convert_ids_to_tokens(tokenizer("")["input_ids"])
+    skipped = set(tokenizer("")["input_ids"])
+    if contract.mask_punctuation:
+        skipped |= set(punctuation(tokenizer).nonzero()[0].tolist())
     write_modules(
         folder,
         [("", "sentence_transformers.models.Transformer"), (DENSE, "pylate.models.Dense.Dense")],
@@ -56,7 +60,7 @@ def write_layout(folder: Path, contract: EncoderContract, width: int) -> Path:
             "document_length": contract.max_tokens,
             "do_query_expansion": False,
             "attend_to_expansion_tokens": False,
-            "skiplist_words": sorted(set(added)),
+            "skiplist_words": sorted(tokenizer.convert_ids_to_tokens(sorted(skipped))),
         },
     )
     if contract.head is None:

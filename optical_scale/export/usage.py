@@ -22,6 +22,7 @@ similarities = model.similarity(model.{calls[0]}(["a query"]), model.{calls[1]}(
 
 def use_late_interaction(name: str, contract: EncoderContract) -> str:
     """For the PyLate layout."""
+    left_out = "special tokens and punctuation" if contract.mask_punctuation else "special tokens"
     return f"""Late interaction, with PyLate 1. {_prompt(contract)}
 
 ```python
@@ -41,7 +42,7 @@ model = MultiVectorEncoder("{name}")
 scores = model.similarity(model.encode_query(["a query"]), model.encode_document(["a passage"]))
 ```
 
-Both keep the vectors of special tokens in queries and drop them from documents.
+Both keep the vectors of {left_out} in queries and drop them from documents.
 
 {_token_vectors(name, contract, pylate.DENSE)}
 {_continue(name, contract)}"""
@@ -105,6 +106,8 @@ def _continue(name: str, contract: EncoderContract) -> str:
     prefix = f', "prefix": "{contract.prefix}"' if contract.prefix else ""
     if contract.passage_prefix is not None:
         prefix += f', "passage_prefix": "{contract.passage_prefix}"'
+    if contract.mask_punctuation:
+        prefix += ', "mask_punctuation": true'
     return f"""As a teacher or the start of a student, in a configuration of `optical-scale train`:
 
 ```yaml

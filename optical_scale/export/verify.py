@@ -128,7 +128,9 @@ def _check_tokens(folder: Path, texts: tuple[str, ...], expected: TokenBatch) ->
     contract = EncoderContract.read(folder)
     assert contract is not None, "the export has written encoder.json"
     try:
-        found = TextTokenizer.load(folder, contract.max_tokens, contract.prefix)(texts)
+        found = TextTokenizer.load(
+            folder, contract.max_tokens, contract.prefix, mask_punctuation=contract.mask_punctuation
+        )(texts)
     except (ConfigError, OSError, ValueError) as error:
         raise ExportError(f"the exported tokenizer does not load: {error}") from error
     pairs = {

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -90,6 +90,31 @@ class Ramp:
         """Value at an optimizer step."""
         done = (step - self.from_step) / (self.to_step - self.from_step)
         return self.start + (self.end - self.start) * min(1.0, max(0.0, done))
+
+
+@dataclass(frozen=True, slots=True)
+class AtLayers:
+    """An objective on the states of inner layers.
+
+    Attributes:
+        objective: compares them.
+        teacher: number of the teacher's layer, None for its output.
+        student: the same of the student.
+    """
+
+    objective: Objective
+    teacher: int | None
+    student: int | None
+
+    def at(self, moment: Moment) -> "AtLayers":
+        """The same at a moment, whose negatives are seen in the teacher's layer too."""
+        if (passages := moment.passages) is not None:
+            moment = moment._replace(passages=passages._replace(negatives=passages.negatives.at_layer(self.teacher)))
+        return replace(self, objective=at(self.objective, moment))
+
+    def __call__(self, teacher: TokenStates, student: TokenStates) -> LossOutput:
+        """Loss of one micro-batch."""
+        return self.objective(teacher.at_layer(self.teacher), student.at_layer(self.student))
 
 
 class Mixture:

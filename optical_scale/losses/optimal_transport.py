@@ -27,7 +27,8 @@ class OptimalTransport:
             exp(-C t / beta): Sinkhorn at epsilon beta / t. With beta = iterations x epsilon it ends at epsilon.
         anneal: multiples of epsilon, one iteration each, that are run first.
         marginals: "norm" gives tokens mass in proportion to their length (as in Yokoi et al. 2020, arXiv 2004.15003),
-            without gradient; "uniform" the same to all.
+            without gradient; "idf" in proportion to their inverse document frequency (as in Zhao et al. 2019, arXiv
+            1909.02622), and the same to all patches, which have none; "uniform" the same to all.
         rho: strength of the penalty that replaces the marginal constraints (unbalanced), None for balanced.
         mass: share of the mass that a partial plan moves, None for all.
         debias: subtract half of the student's transport to itself (Feydy et al. 2019, arXiv 1810.08278). The teacher's,
@@ -41,7 +42,7 @@ class OptimalTransport:
     epsilon_mode: EpsilonMode = "absolute"
     solver: Literal["sinkhorn", "ipot"] = "sinkhorn"
     anneal: tuple[float, ...] = ()
-    marginals: Literal["uniform", "norm"] = "uniform"
+    marginals: Literal["uniform", "norm", "idf"] = "uniform"
     rho: float | None = None
     mass: float | None = None
     debias: bool = False
@@ -110,14 +111,18 @@ class OptimalTransport:
         return torch.cat([unit_BTD, (position_BT * self.order**0.5).unsqueeze(-1).to(unit_BTD)], -1)
 
     def _masses(self, states: TokenStates) -> Tensor | None:
-        if self.marginals == "uniform":
-            return None
         x_BTD = states.x_BTD.detach()
-        length_BT = torch.linalg.vector_norm(x_BTD if x_BTD.dtype == torch.float64 else x_BTD.float(), dim=-1)
+        x_BTD = x_BTD if x_BTD.dtype == torch.float64 else x_BTD.float()
+        if self.marginals == "norm":
+            weight_BT = torch.linalg.vector_norm(x_BTD, dim=-1)
+        elif self.marginals == "idf" and states.idf_BT is not None:
+            weight_BT = states.idf_BT.to(x_BTD)
+        else:
+            return None
         # A sentence of zero vectors has no preference among its tokens.
-        length_BT = length_BT.masked_fill(~states.mask_BT, 0.0)
-        length_BT = torch.where(length_BT.sum(1, keepdim=True) > 0, length_BT, states.mask_BT.to(length_BT))
-        return length_BT / length_BT.sum(1, keepdim=True)
+        weight_BT = weight_BT.masked_fill(~states.mask_BT, 0.0)
+        weight_BT = torch.where(weight_BT.sum(1, keepdim=True) > 0, weight_BT, states.mask_BT.to(weight_BT))
+        return weight_BT / weight_BT.sum(1, keepdim=True)
 
 
 def _dual(cost: SinkhornCost) -> Tensor:

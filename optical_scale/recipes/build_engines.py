@@ -52,16 +52,18 @@ def build_student(config: TrainConfig, derived: dict[str, Any]) -> tuple[Encoder
     encoder, prepare = student_encoder(config.student, lambda: bitext_of(config.stream), place)
     if config.student.engine.packed:
         encoder.pack()
+    if config.student_layers:
+        encoder.expose(config.student_layers)
     return encoder, prepare
 
 
 def build_teacher(config: TrainConfig, device: torch.device) -> tuple[Teacher | None, TextTokenizer | None]:
-    """The frozen teacher, itself or its stored states, and its tokenizer; None if a student learns from pairs alone."""
+    """The frozen teacher, itself or its stored states, and what reads its passages; None without a teacher."""
     if config.teacher is None:
         return None, None
     tokenize = text_tokenizer(config.teacher.backbone).for_passages()
     if config.teacher.cache is not None:
-        return CachedTeacher(config.teacher.cache.folder, fingerprint(config.teacher, tokenize), device), tokenize
+        return CachedTeacher(config.teacher.cache.folder, fingerprint(config), device), tokenize
     return live_teacher(config, tokenize, device), tokenize
 
 

@@ -1,5 +1,6 @@
 """Backbone configurations become encoders with their input preparation."""
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, zip_longest
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from optical_scale.backbones.adapters import add_adapters, freeze
-from optical_scale.backbones.encoder import Encoder, EncoderContract, load_head
+from optical_scale.backbones.encoder import MASK_RULES, Encoder, EncoderContract, load_head
 from optical_scale.backbones.folders import backbone_folder, read_contract
 from optical_scale.backbones.fresh import backbone_config, build_backbone, empty_backbone
 from optical_scale.backbones.pretrained import Pretrained, Store
@@ -30,6 +31,8 @@ from optical_scale.recipes.build_stream import sources
 from optical_scale.records import TextPair
 from optical_scale.runtime.world import World
 
+logger = logging.getLogger(__name__)
+
 BITEXT_PAIRS = 100_000
 """Pairs from which ``vocabulary: translate`` learns its dictionary."""
 
@@ -38,7 +41,26 @@ def text_tokenizer(config: TextBackbone) -> TextTokenizer:
     """The tokenizer that belongs to a text backbone."""
     folder = config.tokenizer or config.pretrained
     assert folder is not None, "the schema demands one of both"
-    return TextTokenizer.load(backbone_folder(folder), config.max_tokens, config.prefix, config.passage_prefix)
+    return TextTokenizer.load(
+        backbone_folder(folder), config.max_tokens, config.prefix, config.passage_prefix, config.mask_punctuation
+    )
+
+
+def english_tokenizer(config: TrainConfig) -> TextTokenizer:
+    """What reads the English side of a training: passages, unless the teacher reads queries."""
+    if config.teacher is None:
+        backbone = config.student.backbone
+        assert isinstance(backbone, TextBackbone), "the schema demands a teacher for a vision student"
+        return text_tokenizer(backbone).for_passages()
+    tokenize = text_tokenizer(config.teacher.backbone)
+    return tokenize if config.teacher.reads == "queries" else tokenize.for_passages()
+
+
+def for_training(prepare: TextTokenizer | ImageTransform, student: Student) -> TextTokenizer | ImageTransform:
+    """What reads the student's side of a training: queries, unless it reads passages."""
+    if isinstance(prepare, TextTokenizer) and student.reads == "passages":
+        return prepare.for_passages()
+    return prepare
 
 
 class Placement(NamedTuple):
@@ -113,6 +135,8 @@ def live_teacher(config: TrainConfig, tokenize: TextTokenizer, device: torch.dev
     encoder = text_encoder(config.teacher.backbone, tokenize, place=place)
     if config.teacher.engine.packed:
         encoder.pack()
+    if config.teacher_layers:
+        encoder.expose(config.teacher_layers)
     return engine.TeacherEngine(encoder, derived, device)
 
 
@@ -258,6 +282,7 @@ def contract_of(encoder: Encoder, prepare: TextTokenizer | ImageTransform) -> En
             prepare.max_tokens,
             prepare.prefix,
             encoder.head_contract(),
+            mask_rule=MASK_RULES[prepare.mask_punctuation],
             passage_prefix=prepare.passage_prefix,
         )
     return EncoderContract("vision", head=encoder.head_contract())
@@ -295,6 +320,14 @@ def _check_contract(folder: Path, config: TextBackbone | VisionBackbone, contrac
             f"backbone.passage_prefix: {folder} was trained with {contract.passage_prefix!r}, found "
             f"{config.passage_prefix!r}; set it so"
         )
+    if isinstance(config, TextBackbone) and config.mask_punctuation != contract.mask_punctuation:
+        trained, found = (str(rule).lower() for rule in (contract.mask_punctuation, config.mask_punctuation))
+        if own:
+            raise ConfigError(
+                f"backbone.mask_punctuation: {folder} was trained with {trained}, found {found}; set it so"
+            )
+        if contract.mask_punctuation:
+            logger.warning("%s leaves punctuation out of documents; mask_punctuation: true would do so here", folder)
     if config.head is not None and (contract.head or {}).get("out") != config.head and (own or contract.head):
         raise ConfigError(
             f"backbone.head: {folder} was trained with head {contract.head}, found {config.head}; leave it out"

@@ -7,7 +7,7 @@ from optical_scale.losses.contrastive import Contrastive
 from optical_scale.losses.greedy import GreedyAlignment
 from optical_scale.losses.list_kl import ListKL
 from optical_scale.losses.mse import PooledMSE
-from optical_scale.losses.objective import Mixture, Objective, Ramp
+from optical_scale.losses.objective import AtLayers, Mixture, Objective, Ramp
 from optical_scale.losses.optimal_transport import OptimalTransport
 from optical_scale.losses.region_alignment import RegionAlignment
 from optical_scale.losses.score_lists import MarginMSE, ScoreKL
@@ -52,11 +52,14 @@ def objective(config: schema.Objective) -> Objective:
         case schema.RegionAlignment():
             return RegionAlignment(config.temperature)
         case schema.Mixture():
-            return Mixture(
-                [(part.objective.name, _number(part.weight), objective(part.objective)) for part in config.parts]
-            )
+            return Mixture([(part.objective.name, _number(part.weight), _part(part)) for part in config.parts])
         case _:
             assert_never(config)
+
+
+def _part(config: schema.Weighted) -> Objective:
+    built, where = objective(config.objective), config.layers
+    return built if where == schema.Layers() else AtLayers(built, where.teacher, where.student)
 
 
 def _number(value: float | schema.Ramp) -> float | Ramp:

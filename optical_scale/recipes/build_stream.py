@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.backbones.vision import ImageTransform
 from optical_scale.config import stream as schema
+from optical_scale.config.run import TrainConfig
 from optical_scale.errors import ConfigError, OpticalScaleError
+from optical_scale.recipes.count_tokens import document_frequencies
 from optical_scale.records import CaptionedImage, Record, TextPair
 from optical_scale.runtime.collectives import agree_on_errors
 from optical_scale.runtime.world import World
@@ -35,6 +38,25 @@ _LOOKED_AT = 100
 """Pairs of a source that are read before a training with negatives."""
 LOOKED_AT = 1000
 """About so many images of a source have their phrases counted before training, if it has as many."""
+
+
+class Needs(NamedTuple):
+    """What an objective reads beside token ids and images.
+
+    Attributes:
+        scores: recorded scores of negatives.
+        regions: phrases with boxes.
+        idf: inverse document frequencies of tokens.
+    """
+
+    scores: bool = False
+    regions: bool = False
+    idf: bool = False
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> "Needs":
+        """Those of a run's objective."""
+        return cls(config.needs_scores, config.learns_from_regions, config.weighs_by_idf)
 
 
 def sources(config: schema.Stream, kind: str) -> list[Source]:
@@ -239,8 +261,7 @@ def loader(
     seed: int,
     lengths: Path,
     device: torch.device | str = "cpu",
-    scored: bool = False,
-    regions: bool = False,
+    needs: Needs | None = None,
 ) -> StreamLoader:
     """The training stream; all ranks enter together.
 
@@ -252,23 +273,26 @@ def loader(
         seed: data seed.
         lengths: folder of token counts, unless the configuration names one.
         device: of this rank, for the exchange with others.
-        scored: the objective learns from recorded scores of negatives.
-        regions: whether the objective learns from phrases with boxes.
+        needs: what the objective reads beside token ids and images; None for nothing.
 
     Raises:
         ConfigError: negatives, or phrases with boxes, are asked for, and there are none.
     """
-    strands = []
+    strands, needs = [], needs or Needs()
     for name, part in config.strands().items():
-        kind, collate = collator(tokenize, prepare[name], regions=regions, negatives=part.negatives, seed=seed)
+        kind, collate = collator(tokenize, prepare[name], regions=needs.regions, negatives=part.negatives, seed=seed)
         found = sources(part, kind)
         tolerant = part.faults.policy == "skip"
         if not tolerant:
-            _check_negatives(found, part.negatives, scored, device)
+            _check_negatives(found, part.negatives, needs.scores, device)
         check_phrases(found, collate, tolerant=tolerant, world=world, device=device)
         if part.tokens is not None and isinstance(prepare[name], TextTokenizer):
             known = tokenizers(tokenize, prepare[name])
             found = [TokenisedSource(source, part.tokens, known) for source in found]
+        if needs.idf:
+            collate.idf = document_frequencies(
+                found, collate, tokenize, prepare[name], tolerant=tolerant, world=world, device=device
+            )
         measure = Measure(collate, tokenize, prepare[name])
         strands.append(
             make_strand(

@@ -9,8 +9,11 @@ from optical_scale.backbones.encoder import Encoder
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.backbones.vision import ImageTransform
 from optical_scale.config.run import TrainConfig
+from optical_scale.engine.teacher import Teacher
 from optical_scale.engine.towers import Student, TwoTowers
+from optical_scale.errors import ConfigError
 from optical_scale.recipes.build_engines import build_student, start_student, student_engine_config
+from optical_scale.recipes.build_models import for_training
 from optical_scale.runtime.world import World
 
 
@@ -31,6 +34,11 @@ class Tower(NamedTuple):
     module: Encoder
     prepare: TextTokenizer | ImageTransform
 
+    @property
+    def reads(self) -> TextTokenizer | ImageTransform:
+        """What makes its inputs in training."""
+        return for_training(self.prepare, self.config.student)
+
 
 def build_towers(config: TrainConfig, world: World) -> list[Tower]:
     """The networks, kept as their engines will keep them; the text tower of two comes first.
@@ -48,6 +56,21 @@ def build_towers(config: TrainConfig, world: World) -> list[Tower]:
             torch.manual_seed(config.seed)
             built.append(Tower(name, part, derived, *build_student(part, derived)))
     return built
+
+
+def check_widths(teacher: Teacher | None, towers: Sequence[Tower]) -> None:
+    """Compare the widths of the vectors that objectives will compare.
+
+    Raises:
+        ConfigError: a student's vectors have another width than the teacher's.
+    """
+    for tower in towers:
+        if teacher is not None and tower.module.width != teacher.width:
+            where = "student.vision" if tower.name != towers[0].name else "student.backbone"
+            raise ConfigError(
+                f"{where}.head: the student's vectors have width {tower.module.width}, the teacher's {teacher.width}; "
+                f"set it to {teacher.width}"
+            )
 
 
 def start_towers(

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from optical_scale.backbones.identity import weights_digest
-from optical_scale.backbones.tokenizers import TextTokenizer
+from optical_scale.backbones.tokenizers import ADDED, TextTokenizer
 from optical_scale.batch import TokenBatch, TokenStates
 from optical_scale.config.backbones import VisionBackbone
 from optical_scale.config.evaluations import BitextRetrieval, EntityRetrieval, Grounding, ImageText
@@ -21,7 +21,7 @@ from optical_scale.engine.teacher import TeacherEngine
 from optical_scale.engine.teacher_cache import CacheWriter, finish_cache, stored_and_read
 from optical_scale.errors import ConfigError
 from optical_scale.recipes.build_evaluations import bitext, captioned_images
-from optical_scale.recipes.build_models import live_teacher, text_tokenizer
+from optical_scale.recipes.build_models import english_tokenizer, live_teacher, text_tokenizer
 from optical_scale.recipes.build_stream import sources
 from optical_scale.runtime.collectives import agree_on_errors, any_rank, broadcast_object, sum_over_ranks
 from optical_scale.runtime.files import folder_appears
@@ -30,7 +30,7 @@ from optical_scale.stream.collate import PairCollator
 from optical_scale.transport import sinkhorn_cost
 
 logger = logging.getLogger(__name__)
-Ids = NDArray[np.int32]
+Row = NDArray[np.uint32]
 
 BATCH = 64
 _SORTED_TOGETHER = 64 * BATCH
@@ -48,18 +48,21 @@ def cache(config: TrainConfig) -> Path:
     where, teacher = cache_of(config)
     world = World.from_env()
     device = start(world, seed=config.seed)
-    tokenize = text_tokenizer(teacher.backbone).for_passages()
-    engine = live_teacher(config, tokenize, device)
+    english, passages = english_tokenizer(config), text_tokenizer(teacher.backbone).for_passages()
+    engine = live_teacher(config, passages, device)
     with ExitStack() as stack:
         folder = _folder_of_ranks(where.folder, world, stack)
         writer = CacheWriter(folder, world.rank, where.precision)
-        width = _encode(_batches(_texts(config, world), tokenize, writer), engine, tokenize, writer)
-        errors = _errors(config, engine, tokenize, where)
+        batches = itertools.chain(
+            _batches(_texts(config, world), english, writer), _batches(_evaluated(config, world), passages, writer)
+        )
+        width = _encode(batches, engine, english, writer)
+        errors = _errors(config, engine, english, where)
         with agree_on_errors("closing the cache", device):
             writer.close()
         with agree_on_errors("finishing the cache", device):
             if world.is_main:
-                finish_cache(folder, fingerprint(teacher, tokenize), where.precision, width, errors)
+                finish_cache(folder, fingerprint(config), where.precision, width, errors)
     logger.info("%s: relative error of %s", where.precision, _readable(errors))
     finish()
     return where.folder
@@ -79,14 +82,16 @@ def cache_of(config: TrainConfig) -> tuple[TeacherCache, Teacher]:
     return config.teacher.cache, config.teacher
 
 
-def fingerprint(teacher: Teacher, tokenize: TextTokenizer) -> dict[str, str]:
-    """What a teacher's states depend on."""
+def fingerprint(config: TrainConfig) -> dict[str, str]:
+    """What a teacher's states depend on, and which texts they are of."""
+    teacher = config.teacher
+    assert teacher is not None, "the caller has one"
     folder = teacher.backbone.pretrained
     assert folder is not None, "the schema demands weights for a cache"
     described = teacher.backbone.model_dump(mode="json", include={"layers", "head", "vocabulary"})
     return {
         "weights": weights_digest(folder),
-        "tokenizer": tokenize.digest(),
+        "tokenizer": english_tokenizer(config).digest(),
         "backbone": str(described),
         "arithmetic": teacher.engine.precision,
     }
@@ -108,7 +113,7 @@ def _folder_of_ranks(target: Path, world: World, stack: ExitStack) -> Path:
 
 
 def _texts(config: TrainConfig, world: World) -> Iterator[str]:
-    """This rank's share of all English texts of training and evaluation; the first is what stands for skipped rows."""
+    """This rank's share of all English texts of training; the first is what stands for skipped rows."""
     yield ""
     english = PairCollator(_no_tokens, tokenize_target=_no_tokens, negatives=config.stream.negatives)
     for tower in config.towers().values():
@@ -116,6 +121,10 @@ def _texts(config: TrainConfig, world: World) -> Iterator[str]:
         for source in sources(tower.stream, "images" if vision else "bitext"):
             for number in range(world.rank, len(source), world.size):
                 yield from english.english(source[number])
+
+
+def _evaluated(config: TrainConfig, world: World) -> Iterator[str]:
+    """The same of evaluation, which reads passages."""
     for evaluation in config.evaluation:
         match evaluation:
             case BitextRetrieval():
@@ -130,35 +139,32 @@ def _no_tokens(texts: object) -> TokenBatch:
     raise AssertionError("only captions are asked for")
 
 
-def _batches(texts: Iterator[str], tokenize: TextTokenizer, writer: CacheWriter) -> Iterator[list[tuple[str, Ids]]]:
-    """New texts with their ids, in batches of similar length."""
+def _batches(texts: Iterator[str], tokenize: TextTokenizer, writer: CacheWriter) -> Iterator[list[Row]]:
+    """New texts as their tokens, in batches of similar length."""
     while chunk := list(itertools.islice(texts, _SORTED_TOGETHER)):
-        batch = tokenize(chunk)
-        found = [
-            (text, ids_T[there_T].numpy().astype(np.int32))
-            for text, ids_T, there_T in zip(chunk, batch.ids_BT, batch.attention_BT, strict=True)
-        ]
-        new = sorted((item for item in found if not writer.knows(item[1])), key=lambda item: len(item[1]))
+        new = sorted((row for row in tokenize.encode(chunk) if not writer.knows(_ids(row))), key=len)
         yield from (new[start : start + BATCH] for start in range(0, len(new), BATCH))
 
 
-def _encode(
-    batches: Iterator[list[tuple[str, Ids]]], engine: TeacherEngine, tokenize: TextTokenizer, writer: CacheWriter
-) -> int:
+def _ids(row: Row) -> NDArray[np.int32]:
+    return (row & (ADDED - 1)).astype(np.int32)
+
+
+def _encode(batches: Iterator[list[Row]], engine: TeacherEngine, tokenize: TextTokenizer, writer: CacheWriter) -> int:
     """Store the states of all batches and return their width; ranks with fewer batches encode along, for nothing."""
     width, texts = 0, 0
-    batch: list[tuple[str, Ids]] | None = None
+    batch: list[Row] | None = None
     states: TokenStates | None = None
     while True:
         # Nothing collective happens in here, so that a rank that fails takes the others along.
         with agree_on_errors("encoding for the cache", engine.device):
             if batch is not None and states is not None:
-                for (_, ids_T), x_TD in zip(batch, states.x_BTD, strict=True):
-                    writer.add(ids_T, x_TD[: len(ids_T)])
+                for row, x_TD in zip(batch, states.x_BTD, strict=True):
+                    writer.add(_ids(row), x_TD[: len(row)])
             batch = next(batches, None)
         if not any_rank(batch is not None, engine.device):
             break
-        states = engine.encode(tokenize([text for text, _ in batch] if batch else [""]))
+        states = engine.encode(tokenize.batch(batch or tokenize.encode([""])))
         width = states.x_BTD.shape[2]
         texts += len(batch or [])
         if texts // 10_000 != (texts - len(batch or [])) // 10_000:

@@ -60,9 +60,15 @@ def describe(objective: schema.Objective) -> str:
                 f"(temperature {objective.temperature:g})"
             )
         case schema.Mixture():
-            return "; ".join(f"{_number(part.weight)} x ({describe(part.objective)})" for part in objective.parts)
+            return "; ".join(map(_part, objective.parts))
         case _:
             assert_never(objective)
+
+
+def _part(part: schema.Weighted) -> str:
+    sides = {"teacher": part.layers.teacher, "student": part.layers.student}
+    told = [f"layer {number} of the {side}" for side, number in sides.items() if number is not None]
+    return f"{_number(part.weight)} x ({describe(part.objective)}{', at ' if told else ''}{' and '.join(told)})"
 
 
 def _scores(kind: str) -> str:
@@ -76,7 +82,11 @@ def _plan(objective: schema.OptimalTransport) -> str:
         f"partial ({objective.mass:g} of the mass)" if objective.mass is not None else "",
         f"order-aware ({objective.order:g})" if objective.order else "",
         "entropic transport plan" if objective.solver == "sinkhorn" else "transport plan by IPOT",
-        "between masses in proportion to token lengths" if objective.marginals == "norm" else "",
+        {
+            "uniform": "",
+            "norm": "between masses in proportion to token lengths",
+            "idf": "between masses in proportion to inverse document frequency",
+        }[objective.marginals],
     ]
     return " ".join(filter(None, words))
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from optical_scale.backbones.encoder import EncoderContract
+from optical_scale.backbones.encoder import MASK_RULES, EncoderContract
 from optical_scale.config.export import ExportConfig
 from optical_scale.config.loading import load
 from optical_scale.config.run import TrainConfig
@@ -61,7 +61,13 @@ def _text_tower(config: ExportConfig, run: TrainConfig) -> TextTower:
     teacher = run.teacher.backbone if run.teacher else None
     told = EncoderContract("text")
     if teacher is not None:
-        told = EncoderContract("text", teacher.max_tokens, teacher.prefix, passage_prefix=teacher.passage_prefix)
+        told = EncoderContract(
+            "text",
+            teacher.max_tokens,
+            teacher.prefix,
+            mask_rule=MASK_RULES[teacher.mask_punctuation],
+            passage_prefix=teacher.passage_prefix,
+        )
     if config.text is not None:
         return TextTower(config.text, told)
     if teacher is None or teacher.pretrained is None or teacher.layers is not None or teacher.vocabulary != "keep":

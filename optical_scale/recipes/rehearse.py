@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.config.run import TrainConfig
 from optical_scale.engine.start import finish, start
 from optical_scale.recipes.build_engines import build_teacher
+from optical_scale.recipes.build_models import english_tokenizer
 from optical_scale.recipes.build_objective import objective
-from optical_scale.recipes.build_stream import loader
-from optical_scale.recipes.build_towers import build_towers, start_towers
+from optical_scale.recipes.build_stream import Needs, loader
+from optical_scale.recipes.build_towers import build_towers, check_widths, start_towers
 from optical_scale.runtime.phases import Phase, Phases
 from optical_scale.runtime.world import World
 from optical_scale.training.step import StepResult, TrainStep
@@ -45,7 +45,8 @@ def rehearse(config: TrainConfig, steps: int = 1) -> Rehearsal:
     with phases("build student"):
         towers = build_towers(config, world)
     with phases("build teacher"):
-        teacher, tokenize = build_teacher(config, device)
+        teacher, _ = build_teacher(config, device)
+        check_widths(teacher, towers)
     with phases("start student engine"):
         student = start_towers(towers, device, {tower.name: steps for tower in towers})
     parameters = [parameter for tower in towers for parameter in tower.module.parameters()]
@@ -53,12 +54,15 @@ def rehearse(config: TrainConfig, steps: int = 1) -> Rehearsal:
     costs = phases.close()
     results = []
     with tempfile.TemporaryDirectory() as lengths:
-        if tokenize is None:
-            assert isinstance(towers[0].prepare, TextTokenizer), "the schema demands a teacher for a vision student"
-            tokenize = towers[0].prepare.for_passages()
-        prepare = {tower.name: tower.prepare for tower in towers}
         stream = loader(
-            config.stream, tokenize, prepare, world=world, seed=config.seed, lengths=Path(lengths), device=device
+            config.stream,
+            english_tokenizer(config),
+            {tower.name: tower.reads for tower in towers},
+            world=world,
+            seed=config.seed,
+            lengths=Path(lengths),
+            device=device,
+            needs=Needs.of(config),
         )
         step = TrainStep(teacher, student, objective(config.objective), phases)
         for micro_batches, _ in zip(stream, range(steps), strict=False):

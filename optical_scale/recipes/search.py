@@ -179,8 +179,16 @@ def _matrices(
 
 def _source(backbone: TextBackbone, fingerprint: str, config: SearchConfig) -> str:
     """Hash of all that decides the vectors: settings, weights and tokenizer files, documents."""
-    left_out = {"pretrained", "tokenizer", *(["passage_prefix"] if backbone.passage_prefix is None else [])}
-    lines = [backbone.model_dump_json(exclude=left_out), fingerprint, config.precision]
+    said = backbone.model_dump_json(
+        exclude={
+            "pretrained",
+            "tokenizer",
+            # Indices that were made before these settings existed stay valid.
+            *(["passage_prefix"] if backbone.passage_prefix is None else []),
+            *([] if backbone.mask_punctuation else ["mask_punctuation"]),
+        }
+    )
+    lines = [said, fingerprint, config.precision]
     lines.append(str(config.passage_words))
     for folder in filter(None, (backbone.pretrained, backbone.tokenizer)):
         lines += [

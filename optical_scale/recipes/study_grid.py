@@ -132,7 +132,7 @@ def _evaluation(study: Study, folder: Path, train: TrainConfig) -> EvaluateConfi
     exported, student = folder / "model", train.student.backbone
     teacher = train.teacher.backbone if train.teacher else None
     if isinstance(student, TextBackbone):
-        told = student.model_dump(include={"max_tokens", "prefix", "passage_prefix"})
+        told = student.model_dump(include={"max_tokens", "prefix", "passage_prefix", "mask_punctuation"})
         own = TextBackbone(pretrained=exported, **told)
         stage, vision = own, None
     else:

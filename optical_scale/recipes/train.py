@@ -24,10 +24,10 @@ from optical_scale.errors import ResumeError
 from optical_scale.recipes.announce import announce
 from optical_scale.recipes.build_engines import accumulation, build_teacher
 from optical_scale.recipes.build_evaluations import Encoders, measure
-from optical_scale.recipes.build_models import contract_of
+from optical_scale.recipes.build_models import contract_of, english_tokenizer
 from optical_scale.recipes.build_objective import objective
-from optical_scale.recipes.build_stream import loader
-from optical_scale.recipes.build_towers import Tower, build_towers, start_towers
+from optical_scale.recipes.build_stream import Needs, loader
+from optical_scale.recipes.build_towers import Tower, build_towers, check_widths, start_towers
 from optical_scale.recipes.reshape import reshape
 from optical_scale.recipes.steps import total_steps
 from optical_scale.runtime import log
@@ -65,16 +65,16 @@ def train(config: TrainConfig) -> TrainState:
 
     towers = build_towers(config, world)
     teacher, tokenize = build_teacher(config, device)
+    check_widths(teacher, towers)
     stream = loader(
         config.stream,
-        tokenize or _text(towers[0].prepare).for_passages(),
-        {tower.name: tower.prepare for tower in towers},
+        english_tokenizer(config),
+        {tower.name: tower.reads for tower in towers},
         world=world,
         seed=config.seed,
         lengths=config.run / "lengths",
         device=device,
-        scored=config.needs_scores,
-        regions=config.learns_from_regions,
+        needs=Needs.of(config),
     )
     steps = total_steps(config, stream.strands)
     by_strand = dict(zip((tower.name for tower in towers), stream.strands.counts(steps), strict=True))
@@ -279,8 +279,3 @@ def _assets(
             write_reference(folder / below / "reference.safetensors", reference, encoded)
 
     return write
-
-
-def _text(prepare: TextTokenizer | ImageTransform) -> TextTokenizer:
-    assert isinstance(prepare, TextTokenizer), "the schema demands a teacher for a vision student"
-    return prepare

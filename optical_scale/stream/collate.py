@@ -1,6 +1,7 @@
 """From samples to tensors: which side is read by whom, which caption of an image and which negatives are used."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 
 import numpy as np
@@ -11,12 +12,15 @@ from optical_scale.batch import PairBatch, PatchBatch, Queries, TokenBatch
 from optical_scale.errors import StreamError
 from optical_scale.records import Caption, CaptionedImage, Record, TextPair
 from optical_scale.runtime.seeding import derive_seed
+from optical_scale.stream.frequencies import InverseDocumentFrequency
 from optical_scale.stream.phrases import PhraseCollator
 from optical_scale.stream.tokens import Ids, TokenisedPair
 
 Tokenize = Callable[[Sequence[str]], TokenBatch]
 BatchIds = Callable[[Sequence[Ids]], TokenBatch]
 TransformImages = Callable[[Sequence[bytes]], PatchBatch]
+
+ENGLISH = "en"
 
 _BLACK = (  # a PNG of one black pixel
     b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\0\0\0\0:~\x9bU"
@@ -42,6 +46,7 @@ class PairCollator:
         phrases: finds the phrases of captions and their boxes; None leaves them out.
         caption_language: which captions describe an image to the teacher; ``en`` also accepts ``en-GB``.
         negatives: how many of each pair's negatives are used at a time; a pair with fewer gives all it has.
+        idf: weighs the tokens of the English side, and those of the other by its language; images have no tokens.
         seed: decides the order of negatives.
 
     Raises:
@@ -56,8 +61,9 @@ class PairCollator:
         transform_images: TransformImages | None = None,
         batch_ids: tuple[BatchIds, BatchIds] | None = None,
         phrases: PhraseCollator | None = None,
-        caption_language: str = "en",
+        caption_language: str = ENGLISH,
         negatives: int = 0,
+        idf: tuple[InverseDocumentFrequency, InverseDocumentFrequency | None] | None = None,
         seed: int = 0,
     ) -> None:
         if tokenize_target is None and transform_images is None:
@@ -69,6 +75,7 @@ class PairCollator:
         self.phrases = phrases
         self.caption_language = caption_language
         self.negatives = negatives
+        self.idf = idf
         self.seed = seed
 
     def __call__(self, records: Sequence[Record], epochs: Sequence[int] | None = None) -> PairBatch:
@@ -88,7 +95,16 @@ class PairCollator:
                 "in one batch; train on text and on images in separate runs or streams"
             )
         epochs = [0] * len(records) if epochs is None else epochs
-        return self._text(pairs, epochs) if pairs else self._images(images, epochs)
+        return self._weighed(self._text(pairs, epochs) if pairs else self._images(images, epochs))
+
+    def _weighed(self, batch: PairBatch) -> PairBatch:
+        if self.idf is None:
+            return batch
+        english, other = self.idf
+        source, target = english.weigh(batch.source, [ENGLISH] * len(batch.source)), batch.target
+        if other is not None and isinstance(target, TokenBatch):
+            target = other.weigh(target, batch.languages)
+        return replace(batch, source=source, target=target)
 
     def blank(self) -> PairBatch:
         """One row without meaning and without key, of the kind this collator makes; see :class:`PairBatch`."""

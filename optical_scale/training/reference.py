@@ -21,10 +21,12 @@ TEXTS = (
     "해질녘에 두 사람이 강을 따라 걷고 있다.",
     "  double  spaces,\ttabs and 12,345.67 € (≈ ½)  ",
     "x",
+    "«x», ¿x?",
+    "?!",
     "",
     "a text that is longer than most limits " * 40,
 )
-"""Several scripts, whitespace, one letter, nothing, and more than any usual limit: what tokenizers stumble over."""
+"""Several scripts, whitespace, a letter, punctuation, nothing, more than any limit: what tokenizers stumble on."""
 
 
 def write_reference(path: Path, batch: TokenBatch | PatchBatch, states: TokenStates) -> None:

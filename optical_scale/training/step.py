@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -137,8 +137,10 @@ def _made_finite(states: TokenStates) -> tuple[TokenStates, Tensor]:
     The second value has the gradient 0, or nan, to one of the numbers, since none passes through the zeros.
     """
     finite = torch.isfinite(states.x_BTD).all()
-    x_BTD = torch.where(finite, states.x_BTD, torch.zeros_like(states.x_BTD))
-    return replace(states, x_BTD=x_BTD), states.x_BTD.flatten()[:1].float().sum() * torch.where(finite, 0.0, torch.nan)
+    for x_BTD in states.layers.values():
+        finite = finite & torch.isfinite(x_BTD).all()
+    kept = states.map(lambda x_BTD: torch.where(finite, x_BTD, torch.zeros_like(x_BTD)))
+    return kept, states.x_BTD.flatten()[:1].float().sum() * torch.where(finite, 0.0, torch.nan)
 
 
 def _scalars(output: LossOutput) -> dict[str, float]:

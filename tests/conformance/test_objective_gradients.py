@@ -1,5 +1,7 @@
 """Gradients of every transport mode against finite differences in float64, and plans against POT and definitions."""
 
+from dataclasses import replace
+
 import numpy as np
 import ot
 import pytest
@@ -19,12 +21,16 @@ MODES = {
     "relative": {"epsilon": 0.8, "epsilon_mode": "relative"},
     "annealed": {"anneal": [8.0, 4.0, 2.0]},
     "norm": {"marginals": "norm"},
+    "idf": {"marginals": "idf"},
     "unbalanced": {"rho": 0.3},
     "partial": {"mass": 0.6},
     "debiased": {"debias": True},
     "ordered": {"order": 0.7},
     "ordered and unbalanced": {"order": 0.7, "rho": 0.3},
     "all of it": {"order": 0.7, "debias": True, "marginals": "norm"},
+    "idf, unbalanced": {"marginals": "idf", "rho": 0.3},
+    "idf, partial": {"marginals": "idf", "mass": 0.6},
+    "idf, debiased": {"marginals": "idf", "debias": True},
 }
 every_mode = pytest.mark.parametrize("mode", MODES)
 
@@ -39,13 +45,13 @@ def states(tokens, seed, x_BTD=None):
     drawn = torch.randn(2, tokens, D, generator=generator, dtype=torch.float64)
     mask_BT = torch.ones(2, tokens, dtype=torch.bool)
     mask_BT[1, -1] = False
-    return TokenStates(drawn if x_BTD is None else x_BTD, mask_BT, torch.ones_like(mask_BT))
+    idf_BT = 0.1 + torch.rand(2, tokens, generator=generator)
+    return TokenStates(drawn if x_BTD is None else x_BTD, mask_BT, torch.ones_like(mask_BT), idf_BT)
 
 
 def copies(side, times):
-    return TokenStates(
-        side.x_BTD.repeat(times, 1, 1), side.mask_BT.repeat(times, 1), side.attention_BT.repeat(times, 1)
-    )
+    others = (tensor.repeat(times, 1) for tensor in (side.mask_BT, side.attention_BT, side.idf_BT))
+    return TokenStates(side.x_BTD.repeat(times, 1, 1), *others)
 
 
 def costs(teacher, student, order=0.0):
@@ -57,7 +63,8 @@ def costs(teacher, student, order=0.0):
 
 
 def masses(side, how):
-    weight_BT = side.x_BTD.norm(dim=-1) * side.mask_BT if how == "norm" else side.mask_BT.double()
+    of_BT = {"norm": side.x_BTD.norm(dim=-1), "idf": side.idf_BT.double()}.get(how, torch.ones(()))
+    weight_BT = of_BT * side.mask_BT.double()
     return weight_BT / weight_BT.sum(1, keepdim=True)
 
 
@@ -93,13 +100,13 @@ def test_gradient_is_that_of_finite_differences(mode):
     moves = step * torch.eye(numbers, dtype=torch.float64).view(numbers, *x_BTD.shape)
     moves = torch.cat([moves, -moves])  # every number up, then every number down: all of it is one batch
     moved = copies(student, len(moves))
-    moved = TokenStates(moved.x_BTD + moves.flatten(0, 1), moved.mask_BT, moved.attention_BT)
+    moved = replace(moved, x_BTD=moved.x_BTD + moves.flatten(0, 1))
     fixed = copies(teacher, len(moves)), copies(student, len(moves))
     up, down = values(fixed[0], moved, fixed=fixed, options=options).view(2, numbers, 2).sum(-1)
     torch.testing.assert_close(x_BTD.grad, ((up - down) / (2 * step)).view_as(x_BTD), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["balanced", "norm", "ordered", "unbalanced", "partial"])
+@pytest.mark.parametrize("mode", ["balanced", "norm", "idf", "ordered", "unbalanced", "partial", "idf, partial"])
 def test_value_is_that_of_pot(mode):
     options = MODES[mode]
     teacher, student = states(N, 2), states(M, 3)

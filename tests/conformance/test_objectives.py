@@ -1,5 +1,7 @@
 """What every objective must do, on random token states of uneven lengths."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -26,6 +28,7 @@ OBJECTIVES = {
     "debiased": {"name": "optimal_transport", "epsilon": 0.1, "iterations": 40, "debias": True},
     "debiased_relative": {"name": "optimal_transport", "epsilon": 0.5, "epsilon_mode": "relative", "debias": True},
     "norm_marginals": {"name": "optimal_transport", "epsilon": 0.05, "iterations": 40, "marginals": "norm"},
+    "idf_marginals": {"name": "optimal_transport", "epsilon": 0.05, "iterations": 40, "marginals": "idf"},
     "unbalanced": {"name": "optimal_transport", "epsilon": 0.05, "iterations": 40, "rho": 0.5},
     "partial": {"name": "optimal_transport", "epsilon": 0.1, "iterations": 40, "mass": 0.8},
     "ipot": {"name": "optimal_transport", "epsilon": 0.05, "iterations": 20, "solver": "ipot"},
@@ -50,6 +53,17 @@ OBJECTIVES = {
     "late_interaction": {"name": "contrastive", "temperature": 0.1, "late_interaction": 0.5},
     "search": {"name": "contrastive", "temperature": 0.1, "dense": 0.0, "late_interaction": 1.0, "symmetric": False},
     "region_alignment": {"name": "region_alignment", "temperature": 0.2},
+    "layers": {
+        "name": "mixture",
+        "parts": [
+            {"weight": 1.0, "objective": {"name": "mse"}},
+            {
+                "weight": 0.5,
+                "objective": {"name": "optimal_transport", "epsilon": 0.05},
+                "layers": {"teacher": 3, "student": 1},
+            },
+        ],
+    },
     "mixture": {
         "name": "mixture",
         "parts": [
@@ -74,9 +88,16 @@ every_separable = pytest.mark.parametrize("name", SEPARABLE)
 
 def objective(name):
     built = build(TypeAdapter(schema.Objective).validate_python(OBJECTIVES[name]))
+    if name == "layers":
+        return lambda teacher, student: built(with_layer(teacher, 3), with_layer(student, 1))
     if name not in FROM_BOXES:
         return built
     return lambda teacher, student: at(built, Moment(regions=phrases(teacher, student)))(teacher, student)
+
+
+def with_layer(batch, number):
+    """The same with an inner layer, which the output follows from."""
+    return replace(batch, layers={number: batch.x_BTD.roll(1, -1)})
 
 
 def phrases(teacher, student):
@@ -98,11 +119,13 @@ def states(tokens, seed, rows=B, gradient=False):
     lengths_B1 = torch.randint(4, tokens + 1, (rows, 1), generator=generator)
     position_1T = torch.arange(tokens)[None]
     attention_BT = position_1T < lengths_B1
-    return TokenStates(x_BTD.requires_grad_(gradient), (position_1T > 0) & (position_1T < lengths_B1 - 1), attention_BT)
+    mask_BT = (position_1T > 0) & (position_1T < lengths_B1 - 1)
+    idf_BT = (0.1 + torch.rand(rows, tokens, generator=generator)) * attention_BT
+    return TokenStates(x_BTD.requires_grad_(gradient), mask_BT, attention_BT, idf_BT)
 
 
 def rows_of(batch, rows):
-    return TokenStates(batch.x_BTD[rows], batch.mask_BT[rows], batch.attention_BT[rows])
+    return TokenStates(batch.x_BTD[rows], batch.mask_BT[rows], batch.attention_BT[rows], batch.idf_BT[rows])
 
 
 def padded(batch, extra, value):
@@ -112,11 +135,12 @@ def padded(batch, extra, value):
         torch.cat([batch.x_BTD, torch.full((*shape, D), value)], 1),
         torch.cat([batch.mask_BT, off_BT], 1),
         torch.cat([batch.attention_BT, off_BT], 1),
+        torch.cat([batch.idf_BT, torch.full(shape, value)], 1),
     )
 
 
 def leaf(batch):
-    return TokenStates(batch.x_BTD.detach().clone().requires_grad_(), batch.mask_BT, batch.attention_BT)
+    return replace(batch, x_BTD=batch.x_BTD.detach().clone().requires_grad_())
 
 
 def test_the_union_is_covered():
@@ -169,7 +193,7 @@ def test_a_contrastive_split_is_another_loss_and_only_that(name):
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
 def test_loss_and_gradient_are_finite(name, scale):
     teacher, student = states(N, 4), states(M, 5)
-    student = leaf(TokenStates(student.x_BTD * scale, student.mask_BT, student.attention_BT))
+    student = leaf(replace(student, x_BTD=student.x_BTD * scale))
     output = objective(name)(teacher, student)
     output.sum.backward()
     assert output.sum.isfinite()
@@ -201,7 +225,7 @@ def plain_contrast(seed):
     """Rows that are far apart, so that the right one is by far the nearest."""
     teacher = states(N, seed)
     centre_B1D = 3 * torch.eye(B, D)[:, None]
-    return TokenStates(teacher.x_BTD * 0.1 + centre_B1D, teacher.mask_BT, teacher.attention_BT)
+    return replace(teacher, x_BTD=teacher.x_BTD * 0.1 + centre_B1D)
 
 
 @every_objective
@@ -214,7 +238,7 @@ def test_the_minimum_is_the_teacher(name):
     generator = torch.Generator().manual_seed(0)
     for size in (0.3, 1.0):
         noise = torch.randn(teacher.x_BTD.shape, generator=generator)
-        moved = TokenStates(teacher.x_BTD + size * noise, teacher.mask_BT, teacher.attention_BT)
+        moved = replace(teacher, x_BTD=teacher.x_BTD + size * noise)
         assert loss(teacher, moved).sum > at_teacher
     wrong = rows_of(teacher, torch.arange(B).roll(1))
     assert loss(teacher, wrong).sum > at_teacher
@@ -255,8 +279,8 @@ def test_the_same_teacher_sentence_is_no_negative(name):
 def projected_loss(loss, teacher, student):
     """The loss of both sides after a projection, and that projection, which all ranks share."""
     shared_DD = torch.randn(D, D, generator=torch.Generator().manual_seed(3)).requires_grad_()
-    projected = TokenStates(student.x_BTD @ shared_DD, student.mask_BT, student.attention_BT)
-    taught = TokenStates(teacher.x_BTD @ (shared_DD + 1.0), teacher.mask_BT, teacher.attention_BT)
+    projected = replace(student, x_BTD=student.x_BTD @ shared_DD)
+    taught = replace(teacher, x_BTD=teacher.x_BTD @ (shared_DD + 1.0))
     return loss(taught, projected), shared_DD
 
 
@@ -269,7 +293,7 @@ def compare_ranks(file):
         # One rank pads less than the other, as real batches do.
         cut = M + 2 if rank or not first else int(mine.attention_BT.sum(1).max())
         mine = padded(mine, 2, 0.0)
-        mine = TokenStates(mine.x_BTD[:, :cut], mine.mask_BT[:, :cut], mine.attention_BT[:, :cut])
+        mine = TokenStates(mine.x_BTD[:, :cut], mine.mask_BT[:, :cut], mine.attention_BT[:, :cut], mine.idf_BT[:, :cut])
         for known in (None, (first, B - first)):
             loss = at(objective(name), Moment(rows=known))
             output, shared_DD = projected_loss(loss, rows_of(states(N, 11), part), mine)

@@ -20,7 +20,8 @@ def workshop(tmp_path_factory):
     build_backbone(tiny_xlmr(workshop.pieces)).save_pretrained(folder)
     TextTokenizer.load(workshop.folder / "tokenizer", 24).save(folder)
     workshop.teacher = {
-        "backbone": {"kind": "text", "pretrained": str(folder), "max_tokens": 24},
+        "backbone": {"pretrained": str(folder), "max_tokens": 24, "prefix": "ba ", "passage_prefix": "do "},
+        "reads": "queries",
         "engine": {"zero_stage": 3, "persistent_parameters": 0},
     }
     return workshop
@@ -30,6 +31,7 @@ def config(workshop, name, cache=None):
     return workshop.config(
         name,
         teacher=workshop.teacher | ({"cache": cache} if cache else {}),
+        objective={"parts": [{"weight": 1.0, "objective": {"name": "optimal_transport", "marginals": "idf"}}]},
         optimization={"steps": 4},
         evaluation=[{"name": "bitext", "shards": str(workshop.shards)}],
     )

@@ -27,6 +27,13 @@ RUNS = {
 }
 
 
+PARTS = [
+    {"weight": 1.0, "objective": {"name": "optimal_transport", "epsilon": 0.05, "iterations": 10}},
+    {"weight": 0.5, "objective": {"name": "optimal_transport"}, "layers": {"teacher": 1, "student": 1}},
+    {"weight": 0.5, "objective": {"name": "mse"}},
+]
+
+
 def write(workshop, name, stage, teacher_stage, micro_batch_pairs, packed=False):
     teacher = {"zero_stage": teacher_stage, "persistent_parameters": 0, "packed": packed}
     return workshop.config(
@@ -34,6 +41,7 @@ def write(workshop, name, stage, teacher_stage, micro_batch_pairs, packed=False)
         stream={"micro_batch_pairs": micro_batch_pairs},
         student={"engine": {"zero_stage": stage, "persistent_parameters": 100, "packed": packed}},
         teacher=workshop.teacher | {"engine": teacher},
+        objective={"parts": PARTS},
         optimization={"steps": STEPS},
     )
 

@@ -17,6 +17,7 @@ from tests.support.runs import Workshop, steps_of
 pytestmark = pytest.mark.end_to_end
 
 STEPS = 15
+PARTS = ({"name": "optimal_transport", "epsilon": 0.05, "iterations": 10, "marginals": "idf"}, {"name": "mse"})
 LAST = f"checkpoints/step_{STEPS:06d}"
 
 
@@ -28,6 +29,7 @@ def workshop(tmp_path_factory):
 def long_config(workshop, run, **sections):
     """Dropout, both model's ZeRO stages 3, a log line every third step, a checkpoint every fourth."""
     settings = {
+        "objective": {"parts": [{"weight": 1.0, "objective": part} for part in PARTS]},
         "optimization": {"steps": STEPS},
         "logging": {"every": 3},
         "checkpoints": {"every": 4, "keep": 2, "at_start": True, "asynchronous": True},

@@ -7,7 +7,7 @@ from optical_scale.batch import PairBatch, PatchBatch, TokenBatch, TokenStates
 def tokens(rows=2, length=3):
     ids_BT = torch.arange(rows * length).reshape(rows, length)
     mask_BT = torch.ones_like(ids_BT, dtype=torch.bool)
-    return TokenBatch(ids_BT, mask_BT, mask_BT)
+    return TokenBatch(ids_BT, mask_BT, mask_BT, ids_BT.float())
 
 
 def states(x_BTD, attention_BT):
@@ -58,3 +58,10 @@ def test_moving_a_batch_moves_every_tensor(target):
         assert len(side) == 2
     assert (moved.languages, moved.keys, len(moved)) == (("sw", "de"), ("a", "b"), 2)
     assert batch.source.ids_BT.device.type == "cpu"
+
+
+def test_parts_keep_the_weights_of_their_tokens():
+    batch = tokens(3)
+    whole = TokenStates(torch.randn(3, 3, 2), batch.mask_BT, batch.attention_BT, batch.idf_BT)
+    assert torch.equal(whole.part(slice(1, 3)).idf_BT, batch.idf_BT[1:])
+    assert torch.equal(whole.first(1).detach().idf_BT, batch.idf_BT[:1])

@@ -1,12 +1,15 @@
 """Our call against transformers' own."""
 
+import string
 import threading
 
 import pytest
 import torch
 from transformers import BertTokenizerFast
 
-from optical_scale.backbones.tokenizers import TextTokenizer
+from optical_scale.backbones.encoder import EncoderContract
+from optical_scale.backbones.tokenizers import TextTokenizer, punctuation
+from optical_scale.errors import ConfigError
 from tests.support.corpus import write_tokenizer
 
 TEXTS = ["", "sentence number 1", "x" * 99, "sentensi ya pili, sentence and sentence again " * 3, "  two  spaces "]
@@ -83,3 +86,60 @@ def test_a_marker_of_the_vocabulary_is_one_token(tmp_path):
     assert queries(["a"]).mask_BT.tolist() == [[False, True, True, False]]
     queries.save(tmp_path / "saved")
     assert TextTokenizer.load(tmp_path / "saved", 16, "[unused0] ")(["b"]).ids_BT.tolist() == [[2, 5, 12, 3]]
+
+
+@pytest.fixture
+def bert(tmp_path):
+    names = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        *string.punctuation,
+        "...",
+        "##.",
+        "。",
+        "»",
+        "؟",
+        "€",
+        "3",
+        "a",
+        "##a",
+    ]
+    (tmp_path / "vocab.txt").write_text("\n".join(names))
+    BertTokenizerFast(str(tmp_path / "vocab.txt"), tokenize_chinese_chars=False).save_pretrained(tmp_path / "bert")
+    return tmp_path / "bert"
+
+
+def test_punctuation_is_what_colbert_skips_in_every_script(bert):
+    tokenizer = TextTokenizer.load(bert, 16).tokenizer
+    found = {tokenizer.convert_ids_to_tokens(int(index)) for index in punctuation(tokenizer).nonzero()[0]}
+    assert found == {*string.punctuation, "...", "##.", "。", "»", "؟"}
+
+
+def test_blanks_are_no_punctuation(folder):
+    tokenizer = TextTokenizer.load(folder, 16).tokenizer
+    assert not punctuation(tokenizer)[tokenizer.convert_tokens_to_ids("▁")]
+
+
+def test_masked_punctuation_keeps_every_text_a_token(bert):
+    tokenize = TextTokenizer.load(bert, 8, "", "a: ", mask_punctuation=True)
+    texts = ["a.a», (3) €!", ".", "?!", "", "a"]
+    plain, masked = TextTokenizer.load(bert, 8)(texts), tokenize(texts)
+    assert torch.equal(masked.ids_BT, plain.ids_BT)
+    assert torch.equal(masked.attention_BT, plain.attention_BT)
+    assert [tokenize.pieces(text) for text in texts] == [["a", "a"], ["."], ["?", "!"], ["[CLS]", "[SEP]"], ["a"]]
+    assert [len(spans) for spans in tokenize.spans(texts)] == masked.mask_BT.sum(1).tolist()
+    assert tokenize.spans(texts)[0] == [(0, 1), (2, 3)]
+    rows = [masked.ids_BT[row][masked.attention_BT[row]].tolist() for row in range(len(texts))]
+    alone = [tokenize([text]).mask_BT[0].tolist() for text in texts]
+    assert alone == [masked.mask_BT[row][: len(rows[row])].tolist() for row in range(len(texts))]
+    assert tokenize.for_passages()(["."]).mask_BT.tolist() == [[False, True, False, False, False]]
+    # Counts and stored ids are the same with and without, so what was counted and stored serves both.
+    assert tokenize.digest() == TextTokenizer.load(bert, 8).digest()
+
+
+def test_an_unknown_mask_rule_is_refused(tmp_path):
+    EncoderContract("text", mask_rule="vowels are excluded").write(tmp_path)
+    with pytest.raises(ConfigError, match=r"encoder.json: mask rule 'vowels are excluded' is not known"):
+        EncoderContract.read(tmp_path)

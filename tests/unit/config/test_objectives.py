@@ -45,6 +45,14 @@ def test_a_limit_needs_a_side():
     ("values", "words"),
     [
         (TRANSPORT | {"debias": True, "marginals": "norm"}, ("debiased entropic", "token lengths", "epsilon 0.02")),
+        (TRANSPORT | {"marginals": "idf"}, ("inverse document frequency",)),
+        (
+            {
+                "name": "mixture",
+                "parts": [{"weight": 1, "objective": {"name": "mse"}, "layers": {"teacher": 3, "student": 1}}],
+            },
+            ("embeddings of teacher and student, at layer 3 of the teacher and layer 1 of the student)",),
+        ),
         (TRANSPORT | {"solver": "ipot", "rho": 0.5, "order": 0.1}, ("unbalanced (rho 0.5)", "order-aware", "IPOT")),
         (TRANSPORT | {"mass": 0.8, "epsilon_mode": "relative"}, ("partial (0.8", "x standard deviation")),
         ({"name": "greedy", "direction": "both"}, ("each side", "nearest")),

@@ -170,3 +170,34 @@ def test_regions_are_for_those_who_see_them():
             train(objective=objective)
     with pytest.raises(ValidationError, match="alone teaches the text tower nothing"):
         train(**two_towers(objective=REGIONS))
+
+
+def layered(**layers):
+    return {"name": "mixture", "parts": [{"weight": 1, "objective": {"name": "mse"}, "layers": layers}]}
+
+
+def test_layers_are_asked_of_the_side_that_has_them():
+    both = train(objective=layered(teacher=5, student=1))
+    assert (both.teacher_layers, both.student_layers) == ([5], [1])
+    alone = train(objective=layered(teacher=2, student=1), teacher=None)
+    assert alone.student_layers == [1, 2]
+    assert train().teacher_layers == train().student_layers == []
+
+
+def test_a_cached_teacher_has_no_inner_layers():
+    cached = {"backbone": TEXT, "cache": {"folder": "c"}}
+    assert train(objective=layered(student=1), teacher=cached).student_layers == [1]
+    with pytest.raises(ValidationError, match=r"teacher.cache holds the output only; set `teacher: null`"):
+        train(objective=layered(teacher=1, student=1), teacher=cached)
+
+
+def test_what_a_side_reads_needs_two_prefixes():
+    marked = TEXT | {"prefix": "q: ", "passage_prefix": "d: "}
+    assert train(teacher={"backbone": marked, "reads": "queries"}).teacher.reads == "queries"
+    assert train(student={"backbone": marked, "reads": "passages"}).student.reads == "passages"
+    with pytest.raises(ValidationError, match=r"stream.negatives are passages, .* set teacher.reads to passages"):
+        train(teacher={"backbone": marked, "reads": "queries"}, stream=with_negatives(), objective=LATE)
+    for side, reads in (("teacher", "queries"), ("student", "passages")):
+        for backbone in (TEXT, TEXT | {"prefix": "q: ", "passage_prefix": "q: "}):
+            with pytest.raises(ValidationError, match=f"`reads: {reads}` changes nothing where .* have one prefix"):
+                train(**{side: {"backbone": backbone, "reads": reads}})

@@ -12,7 +12,7 @@ ALONE = [
     "stage0:0:fp32:text:8",
     "vision:1:fp32:vision:8",
     "bf16:2:bf16:text:0",
-    "stage1:1:fp32:text:8",
+    "stage1:1:fp32:words:8",
     "lora0:0:fp32:lora:8",
 ]
 IN_PAIRS = ["stage3:3:fp32:text:8", "stage2:2:fp32:text:8", "lora3:3:fp32:lora:8", "lora2:2:bf16:lora:0"]

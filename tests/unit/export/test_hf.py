@@ -10,7 +10,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 from optical_scale.backbones.encoder import EncoderContract
 from optical_scale.config.backbones import TextBackbone, VisionBackbone
 from optical_scale.config.export import ExportConfig
-from optical_scale.errors import CheckpointError, ExportError
+from optical_scale.errors import CheckpointError, ConfigError, ExportError
 from optical_scale.export.hf import export_huggingface
 from optical_scale.recipes.build_models import text_encoder, text_tokenizer, vision_encoder
 from optical_scale.recipes.export import export
@@ -74,6 +74,21 @@ def test_own_loader_reads_the_export_back(exported, runs):
     with torch.no_grad():
         x_BTD = encoder(input_ids=tensors["ids_BT"], attention_mask=tensors["attention_BT"].long())
     assert torch.equal(x_BTD[tensors["attention_BT"]], tensors["x_BTD"][tensors["attention_BT"]])
+
+
+def test_the_rule_for_punctuation_travels_and_another_is_refused(exported, runs):
+    config = {"pretrained": exported["stage1"].folder, "max_tokens": 16, "prefix": "query: "}
+    masked = TextBackbone(**config, mask_punctuation=True)
+    tokenize = text_tokenizer(masked)
+    assert text_encoder(masked, tokenize).width == 8
+    trained_BT = reference(runs, "stage1")["mask_BT"]
+    assert torch.equal(tokenize(TEXTS).mask_BT, trained_BT)
+    assert not torch.equal(text_tokenizer(TextBackbone(**config))(TEXTS).mask_BT, trained_BT)
+    assert '"mask_punctuation": true' in (exported["stage1"].folder / "README.md").read_text()
+    with pytest.raises(ConfigError, match=r"mask_punctuation: .*stage1 was trained with true, found false"):
+        text_encoder(TextBackbone(**config), tokenize)
+    with pytest.raises(ConfigError, match=r"mask_punctuation: .*stage0 was trained with false, found true"):
+        text_encoder(masked.model_copy(update={"pretrained": exported["stage0"].folder}), tokenize)
 
 
 def test_vision_export_has_processor_and_head_but_no_sentence_transformers_layout(exported, runs):

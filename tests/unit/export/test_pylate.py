@@ -1,5 +1,6 @@
 import json
 import os
+import string
 import subprocess
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 import torch
 from transformers import BertTokenizerFast
 
-from optical_scale.backbones.encoder import EncoderContract, model_inputs, token_states
+from optical_scale.backbones.encoder import MASK_RULES, EncoderContract, model_inputs, token_states
+from optical_scale.backbones.folders import read_contract
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.config.backbones import TextBackbone
 from optical_scale.config.export import ExportConfig
@@ -16,7 +18,7 @@ from optical_scale.recipes.build_models import text_encoder, text_tokenizer
 from optical_scale.recipes.export import export
 from tests.unit.export.checkpoints import step_folder
 
-TEXTS = ["the cat sits on the mat", "watu wawili", "x"]
+TEXTS = ["the cat, sits? on the mat", "watu wawili", "x"]
 ENCODE = """
 import json, sys
 from pylate import models
@@ -27,9 +29,9 @@ print(json.dumps([[rows.tolist() for rows in side] for side in vectors]))
 """
 
 
-@pytest.fixture(scope="module", params=["stage3", "bf16"])
+@pytest.fixture(scope="module", params=["stage3", "stage1", "bf16"])
 def folder(request, runs, tmp_path_factory):
-    """With a head (stage3) and without (bf16)."""
+    """With a head, with a head and masked punctuation, and without a head."""
     output = tmp_path_factory.mktemp("pylate") / request.param
     return export(ExportConfig(checkpoint=step_folder(runs[request.param]), output=output, layout="pylate")).folder
 
@@ -37,7 +39,8 @@ def folder(request, runs, tmp_path_factory):
 @torch.no_grad()
 def expected(folder):
     """Token vectors of queries (all tokens) and documents (without special tokens), by this project's own loader."""
-    config = TextBackbone(pretrained=folder, max_tokens=16, prefix="query: ")
+    masked = EncoderContract.read(folder).mask_punctuation
+    config = TextBackbone(pretrained=folder, max_tokens=16, prefix="query: ", mask_punctuation=masked)
     tokenize = text_tokenizer(config)
     batch = tokenize(TEXTS)
     states = token_states(text_encoder(config, tokenize).eval()(**model_inputs(batch)), batch)
@@ -73,7 +76,9 @@ def test_layout_is_the_one_pylate_reads(folder):
     ]
     settings = json.loads((Path(folder) / "config_sentence_transformers.json").read_text())
     assert settings["model_type"] == "ColBERT"
-    assert settings["skiplist_words"] == ["</s>", "<s>"]
+    masked = EncoderContract.read(folder).mask_punctuation
+    words = {",", ".", "?", "!", "(", ")", "«", "»", "¿", "।", "。"} if masked else set()
+    assert set(settings["skiplist_words"]) == {"</s>", "<s>"} | words
     assert settings["prompts"]["document"] == "query: "
     assert "pylate" in (folder / "README.md").read_text()
 
@@ -93,3 +98,17 @@ def test_markers_of_one_token_are_pylates_own(tmp_path, prefixes, settings):
     write_layout(tmp_path / "model", EncoderContract("text", 16, prefixes[0], passage_prefix=prefixes[1]), 4)
     found = json.loads((tmp_path / "model" / "config_sentence_transformers.json").read_text())
     assert (found["query_prefix"], found["document_prefix"], found["prompts"]) == settings
+
+
+def test_masked_punctuation_is_on_the_skip_list_and_read_back_from_pylates_own(tmp_path):
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *string.punctuation, "##.", "।", "a", "##a"]
+    (tmp_path / "vocab.txt").write_text("\n".join(names))
+    folder = tmp_path / "model"
+    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(folder)
+    write_layout(folder, EncoderContract("text", 16, mask_rule=MASK_RULES[True]), 4)
+    settings = json.loads((folder / "config_sentence_transformers.json").read_text())
+    assert set(settings["skiplist_words"]) == set(names) - {"[PAD]", "[UNK]", "[MASK]", "a", "##a"}
+    assert read_contract(folder).mask_punctuation
+    theirs = settings | {"skiplist_words": list(string.punctuation[1:])}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(theirs))
+    assert not read_contract(folder).mask_punctuation

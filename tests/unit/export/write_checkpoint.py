@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from optical_scale.backbones.encoder import Encoder, EncoderContract
+from optical_scale.backbones.encoder import Encoder
 from optical_scale.backbones.fresh import build_backbone
 from optical_scale.backbones.tokenizers import TextTokenizer, train_unigram
 from optical_scale.backbones.vision import ImageTransform
@@ -20,7 +20,7 @@ from optical_scale.config.loading import dump, load
 from optical_scale.config.run import Student, TrainConfig
 from optical_scale.engine.start import finish, start
 from optical_scale.engine.student import StudentEngine
-from optical_scale.recipes.build_models import placement, student_encoder
+from optical_scale.recipes.build_models import contract_of, placement, student_encoder
 from optical_scale.runtime.collectives import barrier
 from optical_scale.runtime.files import write_json
 from optical_scale.runtime.world import World
@@ -31,34 +31,38 @@ from optical_scale.training.state import TrainState
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
-def text_parts(run: Path, world: World):
+def text_parts(run: Path, world: World, mask_punctuation: bool = False):
     if world.is_main:
         train_unigram(list(TEXTS) * 4, run / "tokenizer", vocabulary=200)
     barrier()
-    prepare = TextTokenizer.load(run / "tokenizer", 16, "query: ")
+    prepare = TextTokenizer.load(run / "tokenizer", 16, "query: ", mask_punctuation=mask_punctuation)
     architecture = SIZES | {"model_type": "xlm-roberta", "vocab_size": len(prepare.tokenizer), "pad_token_id": 1}
     architecture["max_position_embeddings"] = 20
     config = {"kind": "text", "tokenizer": str(run / "tokenizer"), "prefix": "query: ", "architecture": architecture}
-    return config, prepare, prepare(TEXTS), ("text", 16, "query: ")
+    return config | {"mask_punctuation": mask_punctuation}, prepare, prepare(TEXTS)
+
+
+def words_parts(run: Path, world: World):
+    return text_parts(run, world, mask_punctuation=True)
 
 
 def vision_parts(run: Path, world: World):
     architecture = SIZES | {"model_type": "vit", "image_size": 16, "patch_size": 8}
     config = {"kind": "vision", "architecture": architecture}
-    return config, ImageTransform(16), PatchBatch(torch.rand(3, 3, 16, 16)), ("vision", 0, "")
+    return config, ImageTransform(16), PatchBatch(torch.rand(3, 3, 16, 16))
 
 
 def adapted_parts(run: Path, world: World):
     """Low-rank adapters on a pretrained folder."""
-    config, prepare, batch, contract = text_parts(run, world)
+    config, prepare, batch = text_parts(run, world)
     if world.is_main:
         build_backbone(config.pop("architecture")).save_pretrained(run / "base")
         prepare.save(run / "base")
     barrier()
-    return {"kind": "text", "pretrained": str(run / "base"), "prefix": "query: "}, prepare, batch, contract
+    return {"kind": "text", "pretrained": str(run / "base"), "prefix": "query: "}, prepare, batch
 
 
-PARTS = {"text": text_parts, "vision": vision_parts, "lora": adapted_parts}
+PARTS = {"text": text_parts, "words": words_parts, "vision": vision_parts, "lora": adapted_parts}
 
 
 def student(config: dict, engine: StudentConfig, derived: dict, head: int, lora: bool) -> Encoder:
@@ -77,7 +81,7 @@ def student(config: dict, engine: StudentConfig, derived: dict, head: int, lora:
 
 
 def write(run: Path, world: World, device: torch.device, stage: int, precision: str, kind: str, head: int) -> None:
-    config, prepare, batch, contract = PARTS[kind](run, world)
+    config, prepare, batch = PARTS[kind](run, world)
     how = StudentConfig(zero_stage=stage, precision=precision)
     derived = derive_student(how, micro_batch_pairs=6, accumulation=1)
     encoder = student(config, how, derived, head, kind == "lora")
@@ -100,7 +104,7 @@ def write(run: Path, world: World, device: torch.device, stage: int, precision: 
     def write_rest(folder: Path) -> None:
         encoder.backbone.config.save_pretrained(folder / "assets")
         prepare.save(folder / "assets")
-        EncoderContract(*contract, encoder.head_contract()).write(folder / "assets")
+        contract_of(encoder, prepare).write(folder / "assets")
         write_reference(folder / "reference.safetensors", batch, states)
         write_json(folder / "train_state.json", TrainState(2, {"de": 8, "sw": 4}).to_json())
         (folder / "config.yaml").write_text(dump(train_config(run, config, stage, precision, kind)), encoding="utf-8")

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
-from optical_scale.batch import TokenStates
+from optical_scale.batch import Queries, TokenStates
+from optical_scale.losses.contrastive import Contrastive
 from optical_scale.losses.mse import PooledMSE
-from optical_scale.losses.objective import Mixture, Moment, Ramp, at
+from optical_scale.losses.objective import AtLayers, Mixture, Moment, Passages, Ramp, at
 from optical_scale.losses.optimal_transport import OptimalTransport
 
 
@@ -51,3 +54,31 @@ def test_weights_and_epsilons_follow_the_step():
         transport = OptimalTransport(epsilon)(teacher, student).sum.item()
         assert found == pytest.approx(weight * mse + transport, rel=1e-5)
     assert at(PooledMSE(), Moment(3))(teacher, student).sum.item() == pytest.approx(mse)
+
+
+def test_layers_take_the_place_of_the_output_on_the_side_that_names_one():
+    teacher, student = states(0), states(1)
+    deep = [replace(side, layers={4: states(seed).x_BTD}) for side, seed in ((teacher, 2), (student, 3))]
+    for numbers, compared in (((4, 4), (2, 3)), ((4, None), (2, 1)), ((None, 4), (0, 3))):
+        found = AtLayers(PooledMSE(), *numbers)(*deep)
+        assert found.sum.item() == pytest.approx(PooledMSE()(*map(states, compared)).sum.item())
+
+
+def test_negatives_are_seen_in_the_teachers_layer():
+    seen = [states(seed) for seed in range(3)]
+    deep = [replace(states(seed + 9), layers={2: side.x_BTD}) for seed, side in enumerate(seen)]
+    numbers = torch.arange(12).view(4, 3)
+    known = Queries(*numbers, scores_B=torch.zeros(3), scores_R=torch.zeros(3))
+
+    def loss(objective, teacher, student, negatives):
+        return at(objective, Moment(0, (3,), Passages(negatives, known, (3,))))(teacher, student).sum.item()
+
+    expected = loss(Contrastive(), *seen)
+    assert loss(AtLayers(Contrastive(), 2, 2), *deep) == pytest.approx(expected)
+    assert loss(Contrastive(), *deep) != pytest.approx(expected)
+
+
+def test_a_ramp_moves_inside_of_layers():
+    loss = AtLayers(OptimalTransport(Ramp(1.0, 0.02, 0, 10)), None, None)
+    expected = OptimalTransport(0.51)(states(0), states(1)).sum.item()
+    assert at(loss, Moment(5))(states(0), states(1)).sum.item() == pytest.approx(expected)

@@ -84,6 +84,7 @@ def test_three_methods_write_runs_and_an_index_is_used_again(tmp_path, beir, enc
     assert "is used again" in capsys.readouterr().err
     status, _ = search(tmp_path, "other", topics=encoder, index=index, passage_words=3)
     assert status == 2
+    assert search(tmp_path, "words", topics=encoder | {"mask_punctuation": True}, index=index) == (2, None)
 
 
 def test_reranking_keeps_to_the_given_documents(tmp_path, beir, encoder):
