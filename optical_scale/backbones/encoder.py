@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig
 
 from optical_scale.backbones.packing import packed_states, prepare_packing
+from optical_scale.backbones.readout import TEXT, Readout, readout_of, token_vectors
 from optical_scale.batch import PatchBatch, TokenBatch, TokenStates
 from optical_scale.errors import ConfigError
 from optical_scale.runtime.files import write_json
@@ -60,6 +61,7 @@ class Encoder(nn.Module):
         self.head: nn.Module = nn.Identity() if head is None else nn.Linear(width, head, bias=bias)
         self.width = width if head is None else head
         self.packed = False
+        self.readout = readout_of(backbone.config)
 
     def pack(self) -> None:
         """From now on encode texts without padding.
@@ -80,7 +82,7 @@ class Encoder(nn.Module):
         """Token vectors (B, T, D) after the head; of packed texts those at padding are 0."""
         states: Tensor
         if not self.packed:
-            states = self.head(self.backbone(**inputs).last_hidden_state)
+            states = self.head(token_vectors(self.backbone, **inputs))
             return states
         attention_BT = inputs["attention_mask"]
         states = self.head(packed_states(self.backbone, inputs["input_ids"], attention_BT))
@@ -95,17 +97,22 @@ def model_inputs(batch: TokenBatch | PatchBatch) -> dict[str, Tensor]:
     return {"pixel_values": batch.pixels_BCHW}
 
 
-def token_states(x_BTD: Tensor, batch: TokenBatch | PatchBatch) -> TokenStates:
+def token_states(x_BTD: Tensor, batch: TokenBatch | PatchBatch, readout: Readout = TEXT) -> TokenStates:
     """Attach the masks that belong to ``batch``.
 
-    For images the first vector is the class token: it counts in the mean but takes no part in token-level scores.
+    Of images, vectors that stand for no patch take no part in token-level scores. Where ``readout`` names one vector as
+    the dense embedding, the mean is over that one.
     """
     if isinstance(batch, TokenBatch):
-        return TokenStates(x_BTD, batch.mask_BT, batch.attention_BT)
-    attention_BT = torch.ones(x_BTD.shape[:2], dtype=torch.bool, device=x_BTD.device)
-    mask_BT = attention_BT.clone()
-    mask_BT[:, 0] = False
-    return TokenStates(x_BTD, mask_BT, attention_BT)
+        attention_BT, mask_BT = batch.attention_BT, batch.mask_BT
+    else:
+        attention_BT = torch.ones(x_BTD.shape[:2], dtype=torch.bool, device=x_BTD.device)
+        mask_BT = attention_BT.clone()
+        mask_BT[:, : readout.prefix] = False
+    if readout.pooled == "mean":
+        return TokenStates(x_BTD, mask_BT, attention_BT)
+    at_B1 = attention_BT.sum(1, keepdim=True) - 1 if readout.pooled == "last" else attention_BT.new_zeros(len(x_BTD), 1)
+    return TokenStates(x_BTD, mask_BT, torch.zeros_like(attention_BT).scatter(1, at_B1.long(), value=True))
 
 
 def pooler_option(folder: Path) -> dict[str, Any]:
@@ -117,18 +124,22 @@ def _pooler_option(config: PretrainedConfig) -> dict[str, Any]:
     """BERT-like classes would build a pooler that nothing trains and no checkpoint of ours contains."""
     import inspect
 
-    from transformers.models.auto.modeling_auto import MODEL_MAPPING
-
-    model_class = MODEL_MAPPING[type(config)]
-    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(model_class).parameters else {}
+    parameters = inspect.signature(_class_of(config)).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
 
 
 def from_config(config: PretrainedConfig) -> nn.Module:
     """The backbone that ``config`` describes, without a pooler."""
+    backbone: nn.Module = _class_of(config)(config, **_pooler_option(config))
+    return backbone
+
+
+def _class_of(config: PretrainedConfig) -> Any:
+    from transformers import SiglipTextModel
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-    backbone: nn.Module = MODEL_MAPPING[type(config)](config, **_pooler_option(config))
-    return backbone
+    # AutoModel knows this tower only as a part of the whole.
+    return SiglipTextModel if config.model_type == "siglip_text_model" else MODEL_MAPPING[type(config)]
 
 
 def load_head(encoder: Encoder, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import init_empty_weights
@@ -12,15 +12,18 @@ from transformers import AutoConfig
 from transformers.initialization import no_init_weights
 
 from optical_scale.backbones.encoder import from_config
+from optical_scale.backbones.readout import tower_config
 
 
-def skeleton(folder: Path) -> nn.Module:
+def skeleton(folder: Path, kind: Literal["text", "vision"] = "text") -> nn.Module:
     """The network that ``folder``'s config.json describes, in evaluation mode; its parameters have no values.
+
+    Of a model of two towers it is that of ``kind``.
 
     Raises:
         OSError, ValueError: the configuration is missing or not understood by transformers.
     """
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = tower_config(AutoConfig.from_pretrained(folder, local_files_only=True), kind)
     config.dtype = torch.float32
     with no_init_weights(), init_empty_weights(include_buffers=False):
         return from_config(config).eval()

@@ -26,6 +26,8 @@ class TextTokenizer:
     The tokens a tokenizer adds itself (such as <s> and </s>) never take part; a text that has no other token, such as
     the empty string, keeps them, so that no row is without any.
 
+    With ``fill`` all texts are as long as ``max_tokens``: what is missing is padding that the network attends to.
+
     Several threads may call one object. transformers' own call sets truncation and padding anew each time, which fails
     with "Already borrowed" while another thread tokenises; here a copy has them set once.
     """
@@ -36,8 +38,11 @@ class TextTokenizer:
         max_tokens: int,
         prefix: str = "",
         passage_prefix: str | None = None,
+        *,
+        fill: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
+        self.fill = fill
         self.max_tokens = max_tokens
         self.prefix = prefix
         self.passage_prefix = passage_prefix
@@ -48,12 +53,21 @@ class TextTokenizer:
         self._encoder: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
         self._encoder.enable_truncation(max_tokens, direction=tokenizer.truncation_side)
         self._encoder.no_padding()
+        if fill:
+            pad = tokenizer.convert_ids_to_tokens(tokenizer.pad_token_id)
+            self._encoder.enable_padding(length=max_tokens, pad_id=tokenizer.pad_token_id, pad_token=pad)
 
     @classmethod
     def load(
-        cls, folder: Path, max_tokens: int, prefix: str = "", passage_prefix: str | None = None
+        cls,
+        folder: Path,
+        max_tokens: int,
+        prefix: str = "",
+        passage_prefix: str | None = None,
+        *,
+        fill: bool = False,
     ) -> "TextTokenizer":
-        """Read a tokenizer folder.
+        """Read a tokenizer folder; the rest as in the class.
 
         Raises:
             ConfigError: the folder holds no fast tokenizer.
@@ -64,13 +78,13 @@ class TextTokenizer:
             raise ConfigError(f"tokenizer: {folder} holds no tokenizer that transformers can load: {error}") from error
         if not tokenizer.is_fast or tokenizer.pad_token_id is None:
             raise ConfigError(f"tokenizer: {folder} must be a fast tokenizer with a padding token")
-        return cls(tokenizer, max_tokens, prefix, passage_prefix)
+        return cls(tokenizer, max_tokens, prefix, passage_prefix, fill=fill)
 
     def for_passages(self) -> "TextTokenizer":
         """The same with the passages' prefix before every text; itself where there is none."""
         if self.passage_prefix is None:
             return self
-        return TextTokenizer(self.tokenizer, self.max_tokens, self.passage_prefix)
+        return TextTokenizer(self.tokenizer, self.max_tokens, self.passage_prefix, fill=self.fill)
 
     def __call__(self, texts: Sequence[str]) -> TokenBatch:
         """B texts to a :class:`TokenBatch` of the longest length in the batch."""

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
-from optical_scale.backbones.encoder import model_inputs, token_states
+from optical_scale.backbones.encoder import Encoder, model_inputs, token_states
 from optical_scale.batch import PatchBatch, TokenBatch, TokenStates
 from optical_scale.engine import offloaded
 from optical_scale.engine.frozen import FROZEN_FILE, check_frozen, frozen_digests
@@ -51,7 +51,7 @@ class StudentEngine:
 
     def __init__(
         self,
-        module: nn.Module,
+        module: Encoder,
         deepspeed_config: dict[str, Any],
         device: torch.device,
         *,
@@ -65,7 +65,7 @@ class StudentEngine:
         import deepspeed
 
         if activation_checkpointing:
-            module.backbone.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[union-attr, operator]
+            module.backbone.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
         groups = _parameter_groups(module, learning_rate, embedding_rate, weight_decay)
         # Fused: one pass over weights and moments, five times as fast on a CPU as the loop over tensors.
         optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=True)
@@ -80,12 +80,12 @@ class StudentEngine:
         )
         self._world_size: int = self._engine.world_size
         # XLM-R counts positions by the padding id, so padding must carry it.
-        self._pad_id: int = getattr(module.backbone.config, "pad_token_id", None) or 0  # type: ignore[union-attr]
+        self._pad_id: int = getattr(module.backbone.config, "pad_token_id", None) or 0
 
     def encode(self, batch: TokenBatch | PatchBatch) -> TokenStates:
         """Token states of a batch; every rank must call this equally often."""
         batch = batch.to(self.device)
-        return token_states(self._engine(**model_inputs(batch)), batch)
+        return token_states(self._engine(**model_inputs(batch)), batch, self.module.readout)
 
     def encode_both(self, source: TokenBatch, target: TokenBatch) -> tuple[TokenStates, TokenStates]:
         """Both sides of a pair in one forward pass, so that ZeRO-3 gathers each parameter once."""

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from optical_scale.backbones.encoder import model_inputs, token_states
+from optical_scale.backbones.encoder import Encoder, model_inputs, token_states
 from optical_scale.batch import PatchBatch, TokenBatch, TokenStates
 
 
@@ -30,7 +30,7 @@ class TeacherEngine:
         device: of this rank.
     """
 
-    def __init__(self, module: nn.Module, deepspeed_config: dict[str, Any], device: torch.device) -> None:
+    def __init__(self, module: Encoder, deepspeed_config: dict[str, Any], device: torch.device) -> None:
         import deepspeed
 
         module.eval().requires_grad_(False)
@@ -53,4 +53,4 @@ class TeacherEngine:
     def encode(self, batch: TokenBatch | PatchBatch) -> TokenStates:
         """Token states of a batch; every rank must call this equally often when the teacher is sharded."""
         batch = batch.to(self.device)
-        return token_states(self._forward(**model_inputs(batch)), batch)
+        return token_states(self._forward(**model_inputs(batch)), batch, self.module.readout)

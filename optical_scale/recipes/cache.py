@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from optical_scale.backbones.identity import weights_digest
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.batch import TokenBatch, TokenStates
-from optical_scale.config.backbones import VisionBackbone
+from optical_scale.config.backbones import TextBackbone, VisionBackbone
 from optical_scale.config.evaluations import BitextRetrieval, EntityRetrieval, Grounding, ImageText
 from optical_scale.config.run import Teacher, TeacherCache, TrainConfig
 from optical_scale.engine.start import finish, start
@@ -48,6 +48,7 @@ def cache(config: TrainConfig) -> Path:
     where, teacher = cache_of(config)
     world = World.from_env()
     device = start(world, seed=config.seed)
+    assert isinstance(teacher.backbone, TextBackbone), "the schema demands it"
     tokenize = text_tokenizer(teacher.backbone).for_passages()
     engine = live_teacher(config, tokenize, device)
     with ExitStack() as stack:
@@ -115,7 +116,7 @@ def _texts(config: TrainConfig, world: World) -> Iterator[str]:
         vision = isinstance(tower.student.backbone, VisionBackbone)
         for source in sources(tower.stream, "images" if vision else "bitext"):
             for number in range(world.rank, len(source), world.size):
-                yield from english.english(source[number])
+                yield from english.texts(source[number])
     for evaluation in config.evaluation:
         match evaluation:
             case BitextRetrieval():

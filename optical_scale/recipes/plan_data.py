@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from optical_scale.config.backbones import TextBackbone
 from optical_scale.config.run import TrainConfig
 from optical_scale.errors import StreamError
-from optical_scale.recipes.build_models import text_tokenizer, vision_encoder
+from optical_scale.recipes.build_models import reads, teachers_side
 from optical_scale.recipes.build_stream import Measure, collator, mixture, sources
 from optical_scale.recipes.steps import total_steps
 from optical_scale.runtime.world import World
@@ -131,9 +130,8 @@ def _plan(strand: Strand, lengths: Lengths, steps: int, ranks: Sequence[int], pe
 def _strand(config: TrainConfig, name: str) -> tuple[Strand, _ReadNow]:
     how = config.stream
     student = config.student.backbone
-    prepare = text_tokenizer(student) if isinstance(student, TextBackbone) else vision_encoder(student)[1]
-    backbone = config.teacher.backbone if config.teacher else student
-    tokenize = text_tokenizer(backbone).for_passages()  # type: ignore[arg-type]
+    prepare = reads(student)
+    tokenize = teachers_side(config.teacher.backbone if config.teacher else student)
     kind, collate = collator(tokenize, prepare, negatives=how.negatives, seed=config.seed)
     found = sources(how, kind)
     lengths = _ReadNow(found, Measure(collate, tokenize, prepare))

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.config.run import TrainConfig
 from optical_scale.engine.start import finish, start
 from optical_scale.recipes.build_engines import build_teacher
+from optical_scale.recipes.build_models import teachers_side
 from optical_scale.recipes.build_objective import objective
 from optical_scale.recipes.build_stream import loader
 from optical_scale.recipes.build_towers import build_towers, start_towers
@@ -54,8 +54,7 @@ def rehearse(config: TrainConfig, steps: int = 1) -> Rehearsal:
     results = []
     with tempfile.TemporaryDirectory() as lengths:
         if tokenize is None:
-            assert isinstance(towers[0].prepare, TextTokenizer), "the schema demands a teacher for a vision student"
-            tokenize = towers[0].prepare.for_passages()
+            tokenize = teachers_side(config.student.backbone)
         prepare = {tower.name: tower.prepare for tower in towers}
         stream = loader(
             config.stream, tokenize, prepare, world=world, seed=config.seed, lengths=Path(lengths), device=device

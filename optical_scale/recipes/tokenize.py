@@ -8,7 +8,7 @@ from pathlib import Path
 from optical_scale.config.backbones import TextBackbone
 from optical_scale.config.run import TrainConfig
 from optical_scale.errors import ConfigError
-from optical_scale.recipes.build_models import text_tokenizer
+from optical_scale.recipes.build_models import teachers_side, text_tokenizer
 from optical_scale.recipes.build_stream import sources, tokenizers
 from optical_scale.runtime.log import progress
 from optical_scale.stream.source import Source
@@ -49,7 +49,7 @@ def _open(config: TrainConfig) -> tuple[list[Source], Tokenizers]:
     student = pairs.student.backbone
     if not isinstance(student, TextBackbone):
         raise ConfigError("student.backbone: only bitext is tokenised beforehand; this student reads images")
-    english = text_tokenizer(config.teacher.backbone if config.teacher else student).for_passages()
+    english = teachers_side(config.teacher.backbone if config.teacher else student)
     return sources(pairs.stream, "bitext"), tokenizers(english, text_tokenizer(student))
 
 
