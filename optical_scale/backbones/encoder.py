@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig
 
 from optical_scale.backbones.packing import packed_states, prepare_packing
-from optical_scale.backbones.readout import TEXT, Readout, readout_of, token_vectors
+from optical_scale.backbones.readout import TEXT, Pooled, Readout, pooled_over, readout_of, token_vectors
 from optical_scale.batch import PatchBatch, TokenBatch, TokenStates
 from optical_scale.errors import ConfigError
 from optical_scale.runtime.files import write_json
@@ -31,6 +31,7 @@ class EncoderContract:
         normalize: embeddings are scaled to unit length before they are compared.
         mask_rule: which tokens take part in token-level scores, in words.
         passage_prefix: text put before every passage; None if it is ``prefix``.
+        pooled: the dense embedding is the mean over all vectors, the first one, or that of the last token.
     """
 
     kind: Literal["text", "vision"]
@@ -40,6 +41,7 @@ class EncoderContract:
     normalize: bool = True
     mask_rule: str = MASK_RULE
     passage_prefix: str | None = None
+    pooled: Pooled = "mean"
 
     def write(self, folder: Path) -> None:
         """Write ``encoder.json`` into ``folder``."""
@@ -109,10 +111,7 @@ def token_states(x_BTD: Tensor, batch: TokenBatch | PatchBatch, readout: Readout
         attention_BT = torch.ones(x_BTD.shape[:2], dtype=torch.bool, device=x_BTD.device)
         mask_BT = attention_BT.clone()
         mask_BT[:, : readout.prefix] = False
-    if readout.pooled == "mean":
-        return TokenStates(x_BTD, mask_BT, attention_BT)
-    at_B1 = attention_BT.sum(1, keepdim=True) - 1 if readout.pooled == "last" else attention_BT.new_zeros(len(x_BTD), 1)
-    return TokenStates(x_BTD, mask_BT, torch.zeros_like(attention_BT).scatter(1, at_B1.long(), value=True))
+    return TokenStates(x_BTD, mask_BT, pooled_over(attention_BT, readout))
 
 
 def pooler_option(folder: Path) -> dict[str, Any]:

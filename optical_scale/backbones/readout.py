@@ -17,6 +17,8 @@ VISION = ("vit", "clip_vision_model", "siglip_vision_model", "dinov2", "dinov2_w
 TWO_TOWERS = ("clip", "siglip")
 """Networks of which one tower is taken."""
 
+Pooled = Literal["mean", "first", "last"]
+
 
 @dataclass(frozen=True, slots=True)
 class Readout:
@@ -28,7 +30,7 @@ class Readout:
     """
 
     prefix: int = 0
-    pooled: Literal["mean", "first", "last"] = "mean"
+    pooled: Pooled = "mean"
 
 
 TEXT = Readout()
@@ -50,6 +52,20 @@ def readout_of(config: Any) -> Readout:
             return Readout(pooled="last")
         case _:
             return TEXT
+
+
+def pooled_over(attention_BT: Tensor, readout: Readout) -> Tensor:
+    """Bool (B, T): the vectors whose mean is the dense embedding.
+
+    Args:
+        attention_BT: bool, all real tokens; padding follows them.
+        readout: of the network.
+    """
+    if readout.pooled == "mean":
+        return attention_BT
+    at_T = torch.arange(attention_BT.shape[1], device=attention_BT.device)
+    last_B = attention_BT.sum(1) - 1 if readout.pooled == "last" else attention_BT.new_zeros(len(attention_BT)).long()
+    return at_T == last_B[:, None]
 
 
 def token_vectors(backbone: nn.Module, **inputs: Tensor) -> Tensor:

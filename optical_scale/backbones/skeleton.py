@@ -46,7 +46,9 @@ def stream_weights(model: nn.Module, files: Mapping[str, Path]) -> None:
     tied = tied_names(model)
     for prefix, module in model.named_modules():
         stored = module.state_dict(keep_vars=True)
-        own = {name: tensor for name, tensor in stored.items() if "." not in name}
+        # torch's attention uses the weights of its output projection without calling that.
+        whole = isinstance(module, nn.MultiheadAttention)
+        own = {name: tensor for name, tensor in stored.items() if whole or "." not in name}
         names = {name: f"{prefix}.{name}".removeprefix(".") for name in own}
         if own:
             sources = {name: tied.get(full, full) for name, full in names.items()}
@@ -78,7 +80,9 @@ class _Drop:
         return output.float() if isinstance(module, nn.Embedding) else output
 
 
-def _place(module: nn.Module, name: str, tensor: Tensor) -> None:
+def _place(module: nn.Module, path: str, tensor: Tensor) -> None:
+    owner, _, name = path.rpartition(".")
+    module = module.get_submodule(owner)
     if name in module._parameters:
         module._parameters[name] = nn.Parameter(tensor, requires_grad=False)
     else:

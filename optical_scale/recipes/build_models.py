@@ -341,8 +341,9 @@ def contract_of(encoder: Encoder, prepare: TextTokenizer | ImageTransform) -> En
             prepare.prefix,
             encoder.head_contract(),
             passage_prefix=prepare.passage_prefix,
+            pooled=encoder.readout.pooled,
         )
-    return EncoderContract("vision", head=encoder.head_contract())
+    return EncoderContract("vision", head=encoder.head_contract(), pooled=encoder.readout.pooled)
 
 
 def _with_head(backbone: object, head: int | None, bias: bool = False) -> Encoder:

@@ -5,6 +5,7 @@ python write_checkpoint.py FOLDER NAME:STAGE:PRECISION:KIND:HEAD …
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from optical_scale.backbones.encoder import Encoder, EncoderContract
 from optical_scale.backbones.fresh import build_backbone
 from optical_scale.backbones.tokenizers import TextTokenizer, train_unigram
-from optical_scale.backbones.vision import ImageTransform
+from optical_scale.backbones.vision import ImageTransform, Pixels
 from optical_scale.batch import PatchBatch
 from optical_scale.config.deepspeed import derive_student
 from optical_scale.config.engine import StudentEngine as StudentConfig
@@ -42,10 +43,17 @@ def text_parts(run: Path, world: World):
     return config, prepare, prepare(TEXTS), ("text", 16, "query: ")
 
 
-def vision_parts(run: Path, world: World):
-    architecture = SIZES | {"model_type": "vit", "image_size": 16, "patch_size": 8}
+def vision_parts(run: Path, world: World, model_type: str = "vit"):
+    architecture = SIZES | {"model_type": model_type, "image_size": 16, "patch_size": 8}
     config = {"kind": "vision", "architecture": architecture}
-    return config, ImageTransform(16), PatchBatch(torch.rand(3, 3, 16, 16)), ("vision", 0, "")
+    return config, ImageTransform(Pixels(16), 8), PatchBatch(torch.rand(3, 3, 16, 16)), ("vision", 0, "")
+
+
+def clip_text_parts(run: Path, world: World):
+    """CLIP's text tower, whose dense vector is that of the last token."""
+    config, prepare, batch, contract = text_parts(run, world)
+    config["architecture"] |= {"model_type": "clip_text_model", "bos_token_id": 0, "eos_token_id": 2}
+    return config, prepare, batch, contract
 
 
 def adapted_parts(run: Path, world: World):
@@ -55,10 +63,17 @@ def adapted_parts(run: Path, world: World):
         build_backbone(config.pop("architecture")).save_pretrained(run / "base")
         prepare.save(run / "base")
     barrier()
-    return {"kind": "text", "pretrained": str(run / "base"), "prefix": "query: "}, prepare, batch, contract
+    return (
+        {"kind": "text", "pretrained": str(run / "base"), "prefix": "query: ", "max_tokens": 16},
+        prepare,
+        batch,
+        contract,
+    )
 
 
-PARTS = {"text": text_parts, "vision": vision_parts, "lora": adapted_parts}
+PARTS = {"text": text_parts, "vision": vision_parts, "lora": adapted_parts, "clip_text": clip_text_parts}
+PARTS |= {name: partial(vision_parts, model_type=f"{name}_vision_model") for name in ("clip", "siglip")}
+PARTS["dinov2"] = partial(vision_parts, model_type="dinov2_with_registers")
 
 
 def student(config: dict, engine: StudentConfig, derived: dict, head: int, lora: bool) -> Encoder:
@@ -100,7 +115,7 @@ def write(run: Path, world: World, device: torch.device, stage: int, precision: 
     def write_rest(folder: Path) -> None:
         encoder.backbone.config.save_pretrained(folder / "assets")
         prepare.save(folder / "assets")
-        EncoderContract(*contract, encoder.head_contract()).write(folder / "assets")
+        EncoderContract(*contract, encoder.head_contract(), pooled=encoder.readout.pooled).write(folder / "assets")
         write_reference(folder / "reference.safetensors", batch, states)
         write_json(folder / "train_state.json", TrainState(2, {"de": 8, "sw": 4}).to_json())
         (folder / "config.yaml").write_text(dump(train_config(run, config, stage, precision, kind)), encoding="utf-8")
