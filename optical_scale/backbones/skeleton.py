@@ -46,14 +46,19 @@ def stream_weights(model: nn.Module, files: Mapping[str, Path]) -> None:
     tied = tied_names(model)
     for prefix, module in model.named_modules():
         stored = module.state_dict(keep_vars=True)
-        # torch's attention uses the weights of its output projection without calling that.
-        whole = isinstance(module, nn.MultiheadAttention)
-        own = {name: tensor for name, tensor in stored.items() if whole or "." not in name}
+        own = {name: tensor for name, tensor in stored.items() if name.rpartition(".")[0] in ("", _uncalled(module))}
         names = {name: f"{prefix}.{name}".removeprefix(".") for name in own}
         if own:
             sources = {name: tied.get(full, full) for name, full in names.items()}
             module.register_forward_pre_hook(_Fetch(sources, files))
             module.register_forward_hook(_Drop(own), always_call=True)
+
+
+def _uncalled(module: nn.Module) -> str:
+    """The child whose weights ``module`` uses without calling it: in torch's attention and in DeBERTa's encoder."""
+    if isinstance(module, nn.MultiheadAttention):
+        return "out_proj"
+    return "rel_embeddings" if hasattr(module, "rel_embeddings") else ""
 
 
 class _Fetch:

@@ -12,6 +12,11 @@ from optical_scale.batch import PatchBatch, TokenBatch, TokenStates
 class Teacher(Protocol):
     """Who gives token states without gradient: the engine, or what it has left on disk."""
 
+    @property
+    def width(self) -> int:
+        """Of the token vectors."""
+        ...
+
     def encode(self, batch: TokenBatch | PatchBatch) -> TokenStates:
         """Token states of a batch."""
         ...
@@ -44,6 +49,11 @@ class TeacherEngine:
             self._forward = module.to(device=device, dtype=dtype)
         self._forward.eval()
         self.module = module
+
+    @property
+    def width(self) -> int:
+        """Of the token vectors."""
+        return self.module.width
 
     def resident_parameters(self) -> int:
         """Parameter elements that this rank keeps between forward passes."""

@@ -109,6 +109,9 @@ class CachedTeacher:
         device: where token states are wanted.
         readout: of the teacher's network.
 
+    Attributes:
+        width: of the token vectors.
+
     Raises:
         EngineError: no finished cache there, or one of another teacher, tokenizer or limit.
     """
@@ -129,7 +132,7 @@ class CachedTeacher:
                 "run `optical-scale cache` anew, or give another folder"
             )
         self._precision: Precision = manifest["precision"]
-        self._width = int(manifest["width"])
+        self.width = int(manifest["width"])
         self._high, self._low, self._start, self._tokens, self._part = np.load(folder / _INDEX, mmap_mode="r")
         self._files: dict[int, tuple[NDArray[Any], NDArray[np.float32] | None]] = {}
 
@@ -145,7 +148,7 @@ class CachedTeacher:
         """
         assert isinstance(batch, TokenBatch), "teachers read text"
         B, T = batch.ids_BT.shape
-        x_BTD = torch.zeros(B, T, self._width)
+        x_BTD = torch.zeros(B, T, self.width)
         for row, (ids_T, there_T) in enumerate(zip(batch.ids_BT.cpu(), batch.attention_BT.cpu(), strict=True)):
             self._fill(ids_T[there_T].numpy().astype(np.int32), x_BTD[row])
         return token_states(x_BTD.to(self.device, non_blocking=True), batch.to(self.device), self.readout)
@@ -171,7 +174,7 @@ class CachedTeacher:
             scales = None
             if self._precision == "int8":
                 scales = np.memmap(self.folder / f"scales-{part:05d}.bin", np.float32, "r")
-            self._files[part] = flat.reshape(-1, self._width), scales
+            self._files[part] = flat.reshape(-1, self.width), scales
         return self._files[part]
 
 

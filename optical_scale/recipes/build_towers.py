@@ -9,7 +9,9 @@ from optical_scale.backbones.encoder import Encoder
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.backbones.vision import ImageTransform
 from optical_scale.config.run import TrainConfig
+from optical_scale.engine.teacher import Teacher
 from optical_scale.engine.towers import Student, TwoTowers
+from optical_scale.errors import ConfigError
 from optical_scale.recipes.build_engines import build_student, start_student, student_engine_config
 from optical_scale.runtime.world import World
 
@@ -48,6 +50,27 @@ def build_towers(config: TrainConfig, world: World) -> list[Tower]:
             torch.manual_seed(config.seed)
             built.append(Tower(name, part, derived, *build_student(part, derived)))
     return built
+
+
+def check_widths(teacher: Teacher | None, towers: Mapping[str, Encoder]) -> None:
+    """Vectors are compared, so they have to be equally wide.
+
+    Args:
+        teacher: None if the student reads both sides.
+        towers: the networks, by strand.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    if teacher is None:
+        return
+    for name, module in towers.items():
+        if module.width != teacher.width:
+            where = "student.vision" if name == "images" and len(towers) > 1 else "student.backbone"
+            raise ConfigError(
+                f"{where}: its vectors have width {module.width}, the teacher's {teacher.width}; set "
+                f"{where}.head={teacher.width}, which adds a linear projection"
+            )
 
 
 def start_towers(

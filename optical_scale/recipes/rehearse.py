@@ -12,7 +12,7 @@ from optical_scale.recipes.build_engines import build_teacher
 from optical_scale.recipes.build_models import teachers_side
 from optical_scale.recipes.build_objective import objective
 from optical_scale.recipes.build_stream import loader
-from optical_scale.recipes.build_towers import build_towers, start_towers
+from optical_scale.recipes.build_towers import build_towers, check_widths, start_towers
 from optical_scale.runtime.phases import Phase, Phases
 from optical_scale.runtime.world import World
 from optical_scale.training.step import StepResult, TrainStep
@@ -46,6 +46,7 @@ def rehearse(config: TrainConfig, steps: int = 1) -> Rehearsal:
         towers = build_towers(config, world)
     with phases("build teacher"):
         teacher, tokenize = build_teacher(config, device)
+        check_widths(teacher, {tower.name: tower.module for tower in towers})
     with phases("start student engine"):
         student = start_towers(towers, device, {tower.name: steps for tower in towers})
     parameters = [parameter for tower in towers for parameter in tower.module.parameters()]

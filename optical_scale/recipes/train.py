@@ -27,7 +27,7 @@ from optical_scale.recipes.build_evaluations import Encoders, check_boxes, measu
 from optical_scale.recipes.build_models import contract_of, teachers_side
 from optical_scale.recipes.build_objective import objective
 from optical_scale.recipes.build_stream import Prepare, loader
-from optical_scale.recipes.build_towers import Tower, build_towers, start_towers
+from optical_scale.recipes.build_towers import Tower, build_towers, check_widths, start_towers
 from optical_scale.recipes.reshape import reshape
 from optical_scale.recipes.steps import total_steps
 from optical_scale.runtime import log
@@ -65,6 +65,7 @@ def train(config: TrainConfig) -> TrainState:
 
     towers = build_towers(config, world)
     teacher, prepare = build_teacher(config, device)
+    check_widths(teacher, {tower.name: tower.module for tower in towers})
     for reader in (prepare, *(tower.prepare for tower in towers)):
         if isinstance(reader, ImageTransform):
             check_boxes(config.evaluation, reader)
