@@ -65,10 +65,7 @@ def train(config: TrainConfig) -> TrainState:
 
     towers = build_towers(config, world)
     teacher, prepare = build_teacher(config, device)
-    check_widths(teacher, {tower.name: tower.module for tower in towers})
-    for reader in (prepare, *(tower.prepare for tower in towers)):
-        if isinstance(reader, ImageTransform):
-            check_boxes(config.evaluation, reader)
+    _check_fit(config, teacher, prepare, towers)
     stream = loader(
         config.stream,
         prepare or teachers_side(config.student.backbone),
@@ -116,6 +113,13 @@ def train(config: TrainConfig) -> TrainState:
         claimed.close()
     finish()
     return state
+
+
+def _check_fit(config: TrainConfig, teacher: Teacher | None, prepare: Prepare | None, towers: Sequence[Tower]) -> None:
+    check_widths(teacher, {tower.name: tower.module for tower in towers})
+    for reader in (prepare, *(tower.prepare for tower in towers)):
+        if isinstance(reader, ImageTransform):
+            check_boxes(config.evaluation, reader)
 
 
 def _work(
