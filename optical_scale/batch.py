@@ -120,6 +120,7 @@ class PairBatch:
 
     Attributes:
         source: English text in the source tokenizer's ids; behind row B - 1 come the R negatives, if there are any.
+            Images where the teacher reads these.
         target: text in the target tokenizer's ids, or images.
         languages: B BCP-47 tags of the target side.
         keys: B sample keys, for error messages and evaluation; none when the one row is a stand-in that counts nothing.
@@ -128,7 +129,7 @@ class PairBatch:
         regions: phrases with boxes, where the objective learns from them and the batch has any.
     """
 
-    source: TokenBatch
+    source: TokenBatch | PatchBatch
     target: TokenBatch | PatchBatch
     languages: tuple[str, ...]
     keys: tuple[str, ...]
@@ -168,7 +169,8 @@ class TokenStates:
     Attributes:
         x_BTD: token vectors, not normalised.
         mask_BT: bool, tokens that take part in token-level scores and transport.
-        attention_BT: bool, all real tokens; the dense embedding is the mean over these, as in sentence-transformers.
+        attention_BT: bool; the dense embedding is the mean over these: all real tokens, as in sentence-transformers, or
+            the one into which the network was trained to sum all up.
         idf_BT: float32, inverse document frequency of each token; None for patches, and where no objective asks for it.
         layers: vectors as ``x_BTD`` by number of the inner layer, of those that an objective asks for.
     """

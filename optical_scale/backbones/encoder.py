@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig
 
-from optical_scale.backbones.packing import hidden_states, packed_states, prepare_packing
+from optical_scale.backbones.packing import packed_states, prepare_packing
+from optical_scale.backbones.readout import TEXT, Pooled, Readout, pooled_over, readout_of, vectors_of_layers
 from optical_scale.batch import PatchBatch, TokenBatch, TokenStates
 from optical_scale.errors import ConfigError
 from optical_scale.runtime.files import write_json
@@ -35,6 +36,7 @@ class EncoderContract:
         normalize: embeddings are scaled to unit length before they are compared.
         mask_rule: which tokens take part in token-level scores, in words.
         passage_prefix: text put before every passage; None if it is ``prefix``.
+        pooled: the dense embedding is the mean over all vectors, the first one, or that of the last token.
     """
 
     kind: Literal["text", "vision"]
@@ -44,6 +46,7 @@ class EncoderContract:
     normalize: bool = True
     mask_rule: str = MASK_RULES[False]
     passage_prefix: str | None = None
+    pooled: Pooled = "mean"
 
     @property
     def mask_punctuation(self) -> bool:
@@ -80,6 +83,7 @@ class Encoder(nn.Module):
         self.head: nn.Module = nn.Identity() if head is None else nn.Linear(width, head, bias=bias)
         self.width = width if head is None else head
         self.packed = False
+        self.readout = readout_of(backbone.config)
         self.layers: tuple[int, ...] = ()
 
     def pack(self) -> None:
@@ -117,8 +121,7 @@ class Encoder(nn.Module):
         one width.
         """
         if not self.packed:
-            more = {"output_hidden_states": True} if self.layers else {}
-            every = hidden_states(self.backbone(**inputs, **more), self.layers)
+            every = vectors_of_layers(self.backbone, self.layers, **inputs)
             found = [self.head(states_BTH) for states_BTH in every]
         else:
             attention_BT = inputs["attention_mask"]
@@ -140,25 +143,31 @@ def model_inputs(batch: TokenBatch | PatchBatch) -> dict[str, Tensor]:
 
 
 def token_states(
-    found: Tensor | tuple[Tensor, ...], batch: TokenBatch | PatchBatch, layers: Sequence[int] = ()
+    found: Tensor | tuple[Tensor, ...],
+    batch: TokenBatch | PatchBatch,
+    readout: Readout = TEXT,
+    layers: Sequence[int] = (),
 ) -> TokenStates:
     """What an encoder gave, with the masks that belong to ``batch``.
 
-    For images the first vector is the class token: it counts in the mean but takes no part in token-level scores.
+    Of images, vectors that stand for no patch take no part in token-level scores. Where ``readout`` names one vector as
+    the dense embedding, the mean is over that one.
 
     Args:
         found: token vectors, or a tuple of them and of those of ``layers``.
         batch: what was encoded.
+        readout: of the network.
         layers: exposed by the encoder.
     """
     x_BTD, *inner = found if isinstance(found, tuple) else (found,)
     of_layers = dict(zip(layers, inner, strict=True))
     if isinstance(batch, TokenBatch):
-        return TokenStates(x_BTD, batch.mask_BT, batch.attention_BT, batch.idf_BT, of_layers)
-    attention_BT = torch.ones(x_BTD.shape[:2], dtype=torch.bool, device=x_BTD.device)
-    mask_BT = attention_BT.clone()
-    mask_BT[:, 0] = False
-    return TokenStates(x_BTD, mask_BT, attention_BT, layers=of_layers)
+        attention_BT, mask_BT, idf_BT = batch.attention_BT, batch.mask_BT, batch.idf_BT
+    else:
+        attention_BT = torch.ones(x_BTD.shape[:2], dtype=torch.bool, device=x_BTD.device)
+        mask_BT, idf_BT = attention_BT.clone(), None
+        mask_BT[:, : readout.prefix] = False
+    return TokenStates(x_BTD, mask_BT, pooled_over(attention_BT, readout), idf_BT, of_layers)
 
 
 def pooler_option(folder: Path) -> dict[str, Any]:
@@ -170,18 +179,22 @@ def _pooler_option(config: PretrainedConfig) -> dict[str, Any]:
     """BERT-like classes would build a pooler that nothing trains and no checkpoint of ours contains."""
     import inspect
 
-    from transformers.models.auto.modeling_auto import MODEL_MAPPING
-
-    model_class = MODEL_MAPPING[type(config)]
-    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(model_class).parameters else {}
+    parameters = inspect.signature(_class_of(config)).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
 
 
 def from_config(config: PretrainedConfig) -> nn.Module:
     """The backbone that ``config`` describes, without a pooler."""
+    backbone: nn.Module = _class_of(config)(config, **_pooler_option(config))
+    return backbone
+
+
+def _class_of(config: PretrainedConfig) -> Any:
+    from transformers import SiglipTextModel
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-    backbone: nn.Module = MODEL_MAPPING[type(config)](config, **_pooler_option(config))
-    return backbone
+    # AutoModel knows this tower only as a part of the whole.
+    return SiglipTextModel if config.model_type == "siglip_text_model" else MODEL_MAPPING[type(config)]
 
 
 def load_head(encoder: Encoder, folder: Path) -> None:

@@ -19,7 +19,7 @@ class Flops:
         trained: those of them that learn.
         layers: of attention.
         width: of the vectors between them.
-        patches: tokens of an image; 0 for texts.
+        patches: vectors of an image; 0 for texts.
     """
 
     weights: int
@@ -29,13 +29,11 @@ class Flops:
     patches: int = 0
 
     @classmethod
-    def of(cls, encoder: nn.Module) -> "Flops":
+    def of(cls, encoder: nn.Module, patches: int = 0) -> "Flops":
         """Read them off an :class:`optical_scale.backbones.encoder.Encoder`, sharded or not."""
         config: Any = encoder.get_submodule("backbone").config
         looked_up = {id(p) for part in encoder.modules() if isinstance(part, nn.Embedding) for p in part.parameters()}
         sizes = [(_elements(p), p.requires_grad) for p in encoder.parameters() if id(p) not in looked_up]
-        side = getattr(config, "image_size", 0)
-        patches = (side // config.patch_size) ** 2 + 1 if isinstance(side, int) and side else 0
         weights, trained = sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns)
         return cls(weights, trained, config.num_hidden_layers, config.hidden_size, patches)
 

@@ -9,9 +9,12 @@ import json
 import logging
 import string
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from transformers import AutoConfig, PretrainedConfig
 
 from optical_scale.backbones.encoder import MASK_RULES, EncoderContract
+from optical_scale.backbones.readout import tower_config
 from optical_scale.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -69,6 +72,19 @@ def list_modules(folder: Path) -> list[tuple[Path, str]]:
     """Folder and class name of every module, in order; empty if ``folder`` lists none."""
     listed = _json(folder / "modules.json") or []
     return [(folder / item["path"], item["type"].rpartition(".")[2]) for item in listed]
+
+
+def network_config(folder: Path, kind: Literal["text", "vision"]) -> PretrainedConfig:
+    """What ``folder``'s config.json says of its network; of a model of two towers, of that of ``kind``.
+
+    Raises:
+        ConfigError: it is missing, or transformers does not understand it.
+    """
+    folder = backbone_folder(folder)
+    try:
+        return tower_config(AutoConfig.from_pretrained(folder, local_files_only=True), kind)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"backbone.pretrained: {folder} is no model folder of transformers: {error}") from error
 
 
 def _is_mean(pooling: dict[str, Any]) -> bool:

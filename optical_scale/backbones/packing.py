@@ -16,7 +16,7 @@ from optical_scale.errors import ConfigError
 
 _NAME = "packed"
 # Where positions start: RoBERTa's follow the padding id.
-_FIRST_POSITION: dict[str, Callable[[Any], int]] = {
+FIRST_POSITION: dict[str, Callable[[Any], int]] = {
     "bert": lambda config: 0,
     "roberta": lambda config: config.pad_token_id + 1,
     "camembert": lambda config: config.pad_token_id + 1,
@@ -34,10 +34,10 @@ def prepare_packing(backbone: nn.Module) -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     config: Any = backbone.config
-    if config.model_type not in _FIRST_POSITION:
+    if config.model_type not in FIRST_POSITION:
         raise ConfigError(
             f"engine.packed: {config.model_type} is not known to attend to whole texts by positions alone; known are "
-            f"{', '.join(_FIRST_POSITION)}. Leave `packed` out"
+            f"{', '.join(FIRST_POSITION)}. Leave `packed` out"
         )
     AttentionInterface.register(_NAME, _attend)
     AttentionMaskInterface.register(_NAME, _no_mask)
@@ -57,7 +57,7 @@ def packed_states(
     """
     config: Any = backbone.config
     lengths_B = attention_BT.sum(1, dtype=torch.int32)
-    start = _FIRST_POSITION[config.model_type](config)
+    start = FIRST_POSITION[config.model_type](config)
     positions_BT = torch.arange(start, start + ids_BT.shape[1], device=ids_BT.device).expand_as(ids_BT)
     real_BT = attention_BT.bool()
     found = backbone(
@@ -66,12 +66,7 @@ def packed_states(
         texts=_Texts(lengths_B, ids_BT.shape[1]),
         output_hidden_states=bool(layers),
     )
-    return [states_1ND[0] for states_1ND in hidden_states(found, layers)]
-
-
-def hidden_states(found: Any, layers: Sequence[int]) -> list[Tensor]:
-    """Of what a backbone of transformers gave: the output, then the states of ``layers``."""
-    return [found.last_hidden_state, *(found.hidden_states[number] for number in layers)]
+    return [found.last_hidden_state[0], *(found.hidden_states[number][0] for number in layers)]
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

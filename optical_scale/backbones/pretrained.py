@@ -9,15 +9,18 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming, rename_source_key
 from transformers.utils import logging as transformers_logging
 
 from optical_scale.backbones.encoder import pooler_option
+from optical_scale.backbones.readout import TWO_TOWERS
 from optical_scale.backbones.skeleton import skeleton, tied_names
 from optical_scale.errors import ConfigError
 
@@ -25,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 Store = Callable[[nn.Parameter], None]
 """Takes a parameter that has its values, for example to keep only this process's share of them."""
+
+Tower = Literal["text", "vision"]
 
 _PIECE_BYTES = 64 << 20
 
@@ -36,14 +41,15 @@ class Pretrained:
         model: in evaluation mode; change it, then :meth:`fill` it.
 
     Args:
-        folder: with config.json and weights. Weights that are not safetensors, or that transformers renames on reading,
+        folder: with config.json and weights. Weights that are not safetensors, or that transformers changes on reading,
             are read whole by transformers in every process; a warning says so.
+        kind: of the tower that is taken of a model of two.
 
     Raises:
         ConfigError: the folder or its config.json is missing, or weights are missing or do not load.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: Tower = "text") -> None:
         if not (folder / "config.json").is_file():
             raise ConfigError(
                 f"backbone.pretrained: {folder} has no config.json; expected a Hugging Face model folder. "
@@ -51,11 +57,11 @@ class Pretrained:
             )
         self.folder = folder
         try:
-            files = _weight_files(folder)
-            self.model = skeleton(folder)
-            sources = _sources(self.model, files)
+            files = weight_files(folder)
+            self.model = skeleton(folder, kind)
+            sources = _sources(self.model, files, kind)
             if sources is None:
-                self.model = _load_whole(folder)
+                self.model = _load_whole(folder, kind)
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise ConfigError(f"backbone.pretrained: weights in {folder} do not load: {error}") from error
         # By identity, because surgery may give layers other names.
@@ -68,6 +74,17 @@ class Pretrained:
         table: nn.Embedding = self.model.get_input_embeddings()  # type: ignore[operator]
         if table.weight.is_meta:
             table.weight = nn.Parameter(self._read(table.weight, torch.float32))
+
+    def projection(self) -> Tensor | None:
+        """The matrix (out, in) by which CLIP maps the vectors of this tower into the space of both; None elsewhere."""
+        name = {"clip_vision_model": "visual_projection.weight", "clip_text_model": "text_projection.weight"}.get(
+            self.model.config.model_type  # type: ignore[union-attr, arg-type]
+        )
+        if name is None or name not in self._files:
+            return None
+        with safe_open(self._files[name], framework="pt") as file:
+            matrix: Tensor = file.get_tensor(name).float()
+        return matrix
 
     def fill(self, dtype: torch.dtype = torch.float32, store: Store | None = None) -> nn.Module:
         """Read what has no values yet.
@@ -105,16 +122,16 @@ class Pretrained:
         return values
 
 
-def load_backbone(folder: Path) -> nn.Module:
+def load_backbone(folder: Path, kind: Tower = "text") -> nn.Module:
     """A pretrained backbone from a local folder, in fp32.
 
     Raises:
         ConfigError: the folder or its config.json is missing, or weights do not load.
     """
-    return Pretrained(folder).fill()
+    return Pretrained(folder, kind).fill()
 
 
-def _weight_files(folder: Path) -> dict[str, Path]:
+def weight_files(folder: Path) -> dict[str, Path]:
     """The safetensors file of every tensor, empty if there are none."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
@@ -131,21 +148,23 @@ def _stored(model: nn.Module) -> dict[str, Tensor]:
     return dict(model.state_dict(keep_vars=True))
 
 
-def _sources(model: nn.Module, files: Mapping[str, Path]) -> dict[str, str] | None:
+def _sources(model: nn.Module, files: Mapping[str, Path], kind: Tower) -> dict[str, str] | None:
     """The name on disk of every tensor of ``model``; None where only transformers knows."""
     if tied_names(model):
         return None
-    prefix = getattr(model, "base_model_prefix", "")
-    found = {}
-    for name in _stored(model):
-        # Checkpoints of a task's model have a prefix; those of the first BERT call a layer's weight gamma.
-        old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
-        names = [name, f"{prefix}.{name}", old, f"{prefix}.{old}"]
-        source = next((candidate for candidate in names if candidate in files), None)
-        if source is None:
-            return None
-        found[name] = source
-    return found
+    stored = _stored(model)
+    conversions: list[Any] = get_model_conversion_mapping(model)
+    renamings = [conversion for conversion in conversions if isinstance(conversion, WeightRenaming)]
+    converters = [conversion for conversion in conversions if not isinstance(conversion, WeightRenaming)]
+    found: dict[str, str] = {}
+    for source in files:
+        name, converted = rename_source_key(source, renamings, converters)
+        # Checkpoints of a task's model have a prefix, and so have both towers of one.
+        for prefix in ("", f"{getattr(model, 'base_model_prefix', '')}.", f"{kind}_model."):
+            own = name.removeprefix(prefix)
+            if own in stored and converted is None and own not in found:
+                found[own] = source
+    return found if len(found) == len(stored) else None
 
 
 def _fill(values: Tensor, path: Path, name: str) -> None:
@@ -164,7 +183,7 @@ def _fill(values: Tensor, path: Path, name: str) -> None:
                 values.copy_(file.get_tensor(name))
 
 
-def _load_whole(folder: Path) -> nn.Module:
+def _load_whole(folder: Path, kind: Tower) -> nn.Module:
     """By transformers, which knows older names and formats."""
     logger.warning("%s is read whole in every process; save it again by transformers to have it read in parts", folder)
     # Its report lists the pooler we leave out, and its bar would appear once per rank.
@@ -176,5 +195,5 @@ def _load_whole(folder: Path) -> nn.Module:
     )
     if told["missing_keys"]:
         raise ValueError(f"{len(told['missing_keys'])} tensors are missing, first {min(told['missing_keys'])}")
-    loaded: nn.Module = model
+    loaded: nn.Module = getattr(model, f"{kind}_model") if model.config.model_type in TWO_TOWERS else model
     return loaded

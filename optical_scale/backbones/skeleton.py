@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import init_empty_weights
@@ -12,15 +12,18 @@ from transformers import AutoConfig
 from transformers.initialization import no_init_weights
 
 from optical_scale.backbones.encoder import from_config
+from optical_scale.backbones.readout import tower_config
 
 
-def skeleton(folder: Path) -> nn.Module:
+def skeleton(folder: Path, kind: Literal["text", "vision"] = "text") -> nn.Module:
     """The network that ``folder``'s config.json describes, in evaluation mode; its parameters have no values.
+
+    Of a model of two towers it is that of ``kind``.
 
     Raises:
         OSError, ValueError: the configuration is missing or not understood by transformers.
     """
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = tower_config(AutoConfig.from_pretrained(folder, local_files_only=True), kind)
     config.dtype = torch.float32
     with no_init_weights(), init_empty_weights(include_buffers=False):
         return from_config(config).eval()
@@ -43,12 +46,19 @@ def stream_weights(model: nn.Module, files: Mapping[str, Path]) -> None:
     tied = tied_names(model)
     for prefix, module in model.named_modules():
         stored = module.state_dict(keep_vars=True)
-        own = {name: tensor for name, tensor in stored.items() if "." not in name}
+        own = {name: tensor for name, tensor in stored.items() if name.rpartition(".")[0] in ("", _uncalled(module))}
         names = {name: f"{prefix}.{name}".removeprefix(".") for name in own}
         if own:
             sources = {name: tied.get(full, full) for name, full in names.items()}
             module.register_forward_pre_hook(_Fetch(sources, files))
             module.register_forward_hook(_Drop(own), always_call=True)
+
+
+def _uncalled(module: nn.Module) -> str:
+    """The child whose weights ``module`` uses without calling it: in torch's attention and in DeBERTa's encoder."""
+    if isinstance(module, nn.MultiheadAttention):
+        return "out_proj"
+    return "rel_embeddings" if hasattr(module, "rel_embeddings") else ""
 
 
 class _Fetch:
@@ -75,7 +85,9 @@ class _Drop:
         return output.float() if isinstance(module, nn.Embedding) else output
 
 
-def _place(module: nn.Module, name: str, tensor: Tensor) -> None:
+def _place(module: nn.Module, path: str, tensor: Tensor) -> None:
+    owner, _, name = path.rpartition(".")
+    module = module.get_submodule(owner)
     if name in module._parameters:
         module._parameters[name] = nn.Parameter(tensor, requires_grad=False)
     else:

@@ -29,6 +29,8 @@ class TextTokenizer:
     row is without any: a text of punctuation alone keeps it, and one without tokens of its own, such as the empty
     string, keeps those that were added.
 
+    With ``fill`` all texts are as long as ``max_tokens``: what is missing is padding that the network attends to.
+
     Several threads may call one object. transformers' own call sets truncation and padding anew each time, which fails
     with "Already borrowed" while another thread tokenises; here a copy has them set once.
     """
@@ -40,8 +42,11 @@ class TextTokenizer:
         prefix: str = "",
         passage_prefix: str | None = None,
         mask_punctuation: bool = False,
+        *,
+        fill: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
+        self.fill = fill
         self.max_tokens = max_tokens
         self.prefix = prefix
         self.passage_prefix = passage_prefix
@@ -54,6 +59,9 @@ class TextTokenizer:
         self._encoder.enable_truncation(max_tokens, direction=tokenizer.truncation_side)
         self._encoder.no_padding()
         self._punctuation_V = punctuation(tokenizer) if mask_punctuation else None
+        if fill:
+            pad = tokenizer.convert_ids_to_tokens(tokenizer.pad_token_id)
+            self._encoder.enable_padding(length=max_tokens, pad_id=tokenizer.pad_token_id, pad_token=pad)
 
     @classmethod
     def load(
@@ -63,8 +71,10 @@ class TextTokenizer:
         prefix: str = "",
         passage_prefix: str | None = None,
         mask_punctuation: bool = False,
+        *,
+        fill: bool = False,
     ) -> "TextTokenizer":
-        """Read a tokenizer folder.
+        """Read a tokenizer folder; the rest as in the class.
 
         Raises:
             ConfigError: the folder holds no fast tokenizer.
@@ -75,14 +85,18 @@ class TextTokenizer:
             raise ConfigError(f"tokenizer: {folder} holds no tokenizer that transformers can load: {error}") from error
         if not tokenizer.is_fast or tokenizer.pad_token_id is None:
             raise ConfigError(f"tokenizer: {folder} must be a fast tokenizer with a padding token")
-        return cls(tokenizer, max_tokens, prefix, passage_prefix, mask_punctuation)
+        return cls(tokenizer, max_tokens, prefix, passage_prefix, mask_punctuation, fill=fill)
 
     def for_passages(self) -> "TextTokenizer":
         """The same with the passages' prefix before every text; itself where there is none."""
         if self.passage_prefix is None:
             return self
         return TextTokenizer(
-            self.tokenizer, self.max_tokens, self.passage_prefix, mask_punctuation=self.mask_punctuation
+            self.tokenizer,
+            self.max_tokens,
+            self.passage_prefix,
+            mask_punctuation=self.mask_punctuation,
+            fill=self.fill,
         )
 
     def __call__(self, texts: Sequence[str]) -> TokenBatch:

@@ -14,7 +14,8 @@ class TextBackbone(Schema):
     kind: Literal["text"] = "text"
     pretrained: Path | None = None
     """Folder of transformers, sentence-transformers or PyLate with safetensors weights, whose linear Dense module
-    becomes the head; null builds the network of `architecture` at random."""
+    becomes the head; of a CLIP or SigLIP folder its text tower, with CLIP's projection as the head. null builds the
+    network of `architecture` at random."""
     architecture: dict[str, Any] | None = None
     """Hugging Face configuration for a network from scratch; must name `model_type`, for example xlm-roberta."""
     layers: list[int] | None = None
@@ -28,7 +29,8 @@ class TextBackbone(Schema):
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Probability in all dropout layers; null keeps what the configuration says."""
     head: PositiveInt | None = None
-    """Width of a linear projection after the backbone; null uses the backbone's own width."""
+    """Width of a linear projection after the backbone; null takes the folder's own head, and without one the width of
+    the backbone. A CLIP projection gives way to another width."""
     max_tokens: PositiveInt = 128
     """Longer texts are cut, special tokens included in the count."""
     prefix: str = ""
@@ -76,15 +78,16 @@ class Lora(Schema):
 
 
 class VisionBackbone(Schema):
-    """A Hugging Face vision transformer whose patch vectors are projected to the teacher's width."""
+    """A Hugging Face vision transformer: ViT, DINOv2, or the vision tower of CLIP or SigLIP."""
 
     kind: Literal["vision"]
     pretrained: Path | None = None
-    """Folder with config.json and safetensors weights; null builds the network of `architecture` at random."""
+    """Folder with config.json, preprocessor_config.json and safetensors weights, of the tower or of both; null builds
+    the network of `architecture` at random."""
     architecture: dict[str, Any] | None = None
     """Hugging Face configuration for a network from scratch; must name `model_type`, for example vit."""
     head: PositiveInt | None = None
-    """Width of a linear projection after the backbone; null uses the backbone's own width."""
+    """As for texts; without it a student needs the teacher's width."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> "VisionBackbone":

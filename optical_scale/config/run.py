@@ -33,9 +33,9 @@ class TeacherCache(Schema):
 
 
 class Teacher(Schema):
-    """The frozen English encoder."""
+    """The frozen encoder: of English, or of images, from which a student of captions in any languages learns."""
 
-    backbone: TextBackbone
+    backbone: Backbone
     """Where its weights are."""
     engine: TeacherEngine = TeacherEngine()
     """How it is sharded."""
@@ -53,6 +53,14 @@ class Teacher(Schema):
     def _weights_to_cache(self) -> "Teacher":
         if self.cache is not None and self.backbone.pretrained is None:
             raise ValueError("`cache` remembers which weights it was made with; set `backbone.pretrained`")
+        if self.cache is not None and isinstance(self.backbone, VisionBackbone):
+            raise ValueError("`cache` stores states of texts; leave it out for a teacher of images")
+        return self
+
+    @model_validator(mode="after")
+    def _images_are_equally_long(self) -> "Teacher":
+        if self.engine.packed and isinstance(self.backbone, VisionBackbone):
+            raise ValueError("`engine.packed` leaves out the padding of texts, and images have none; leave it out")
         return self
 
 
@@ -147,6 +155,24 @@ class TrainConfig(Schema):
             isinstance(item, BitextRetrieval) for item in self.evaluation
         ):
             raise ValueError("a vision student cannot be evaluated on bitext; use `name: image_text`")
+        return self
+
+    @property
+    def teaches_images(self) -> bool:
+        """Whether the teacher reads images, and the student their captions."""
+        return self.teacher is not None and isinstance(self.teacher.backbone, VisionBackbone)
+
+    @model_validator(mode="after")
+    def _images_teach_captions(self) -> "TrainConfig":
+        if not self.teaches_images:
+            return self
+        if isinstance(self.student.backbone, VisionBackbone) or self.student.vision is not None:
+            raise ValueError("a teacher of images is for a student of captions: one text backbone, and no `vision`")
+        if self.weighs_by_idf:
+            raise ValueError("objective: `marginals: idf` weighs texts of both sides; a teacher of images has none")
+        given = {"negatives": self.stream.negatives, "tokens": self.stream.tokens is not None}
+        if found := [name for name, value in given.items() if value]:
+            raise ValueError(f"stream.{found[0]} is for bitext; a teacher of images has none, leave it out")
         return self
 
     @model_validator(mode="after")

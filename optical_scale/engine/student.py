@@ -86,7 +86,8 @@ class StudentEngine:
     def encode(self, batch: TokenBatch | PatchBatch) -> TokenStates:
         """Token states of a batch; every rank must call this equally often."""
         batch = batch.to(self.device)
-        return token_states(self._engine(**model_inputs(batch)), batch, self.module.layers)
+        found = self._engine(**model_inputs(batch))
+        return token_states(found, batch, self.module.readout, self.module.layers)
 
     def encode_both(self, source: TokenBatch, target: TokenBatch) -> tuple[TokenStates, TokenStates]:
         """Both sides of a pair in one forward pass, so that ZeRO-3 gathers each parameter once."""

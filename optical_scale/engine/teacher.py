@@ -68,11 +68,10 @@ class TeacherEngine:
         """
         distinct, places_B = _distinct(batch) if isinstance(batch, TokenBatch) else (batch, None)
         found = self._forward(**model_inputs(distinct.to(self.device)))
-        states = token_states(found, distinct, self.module.layers)
+        found = found if isinstance(found, tuple) else (found,)
         if places_B is not None:
-            states = states.map(lambda x_BTD: x_BTD[places_B])
-        batch = batch.to(self.device)
-        return token_states((states.x_BTD, *states.layers.values()), batch, self.module.layers)
+            found = tuple(x_BTD[places_B] for x_BTD in found)
+        return token_states(found, batch.to(self.device), self.module.readout, self.module.layers)
 
 
 def _distinct(batch: TokenBatch) -> tuple[TokenBatch, Tensor | None]:

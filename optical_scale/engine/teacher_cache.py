@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from optical_scale.backbones.encoder import token_states
+from optical_scale.backbones.readout import TEXT, Readout
 from optical_scale.batch import PatchBatch, TokenBatch, TokenStates
 from optical_scale.errors import EngineError
 from optical_scale.runtime.files import write_json
@@ -106,13 +107,19 @@ class CachedTeacher:
         folder: of the cache.
         fingerprint: what this run's teacher is.
         device: where token states are wanted.
+        readout: of the teacher's network.
+
+    Attributes:
+        width: of the token vectors.
 
     Raises:
         EngineError: no finished cache there, or one of another teacher, tokenizer or limit.
     """
 
-    def __init__(self, folder: Path, fingerprint: Mapping[str, str], device: torch.device) -> None:
-        self.folder, self.device = folder, device
+    def __init__(
+        self, folder: Path, fingerprint: Mapping[str, str], device: torch.device, readout: Readout = TEXT
+    ) -> None:
+        self.folder, self.device, self.readout = folder, device, readout
         manifest = _read_manifest(folder)
         changed = [
             f"{name} (cache {manifest['fingerprint'].get(name)}, run {value})"
@@ -144,7 +151,7 @@ class CachedTeacher:
         x_BTD = torch.zeros(B, T, self.width)
         for row, (ids_T, there_T) in enumerate(zip(batch.ids_BT.cpu(), batch.attention_BT.cpu(), strict=True)):
             self._fill(ids_T[there_T].numpy().astype(np.int32), x_BTD[row])
-        return token_states(x_BTD.to(self.device, non_blocking=True), batch.to(self.device))
+        return token_states(x_BTD.to(self.device, non_blocking=True), batch.to(self.device), self.readout)
 
     def _fill(self, ids_T: NDArray[np.int32], x_TD: Tensor) -> None:
         high, low = _key(ids_T)

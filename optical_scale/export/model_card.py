@@ -11,6 +11,12 @@ from optical_scale.backbones.encoder import EncoderContract
 from optical_scale.export.usage import use_late_interaction, use_text, use_vision, use_vision_text
 from optical_scale.export.verify import Verification
 
+_POOLED = {
+    "mean": "their mean",
+    "first": "the vector that the network has for all of an image",
+    "last": "the last one of a text",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class CardFacts:
@@ -130,7 +136,7 @@ def _summary(facts: CardFacts, contract: EncoderContract, parameters: int) -> st
     limit = f", inputs of up to {contract.max_tokens} tokens" if contract.max_tokens else ""
     return (
         f"{what} for retrieval, {origin}: {parameters:,} parameters{width}{limit}. Token vectors serve late "
-        "interaction (MaxSim); their mean serves dense retrieval. Both are compared by cosine.\n"
+        f"interaction (MaxSim); {_POOLED[contract.pooled]} serves dense retrieval. Both are compared by cosine.\n"
     )
 
 

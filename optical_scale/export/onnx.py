@@ -2,7 +2,8 @@
 
 The graph computes in float32: inputs ``input_ids`` and ``attention_mask`` (B, T), or ``pixel_values`` (B, C, H, W);
 outputs ``last_hidden_state`` (B, T, H) of the backbone, which optimum and sentence-transformers' ONNX backend read,
-``token_embeddings`` (B, T, D) after the head, and ``sentence_embedding`` (B, D), their mean at unit length.
+``token_embeddings`` (B, T, D) after the head, and ``sentence_embedding`` (B, D), their mean at unit length, or the one
+into which the network sums all up.
 Unlike the rest of an export this holds the whole model in memory.
 """
 
@@ -17,6 +18,7 @@ from torch.nn import functional
 
 from optical_scale.backbones.encoder import Encoder, EncoderContract, load_head, model_inputs
 from optical_scale.backbones.pretrained import load_backbone
+from optical_scale.backbones.readout import pooled_over, token_vectors, width_of
 from optical_scale.errors import ExportError
 from optical_scale.export.verify import Reference, Verification, compare, reference_batch
 
@@ -58,11 +60,12 @@ def write_onnx(folder: Path, reference: Path, *, trained_in: str, new_ids_V: Ten
     inputs = model_inputs(reference_batch(tensors, new_ids_V))
     (folder / FILE).parent.mkdir()
     kind = _Text if contract.kind == "text" else _Images
-    _export(kind(_encoder(folder, contract), contract.normalize).eval(), inputs, contract, folder / FILE)
+    encoder = _encoder(folder, contract)
+    _export(kind(encoder, contract.normalize).eval(), inputs, contract, folder / FILE)
     found_BTD, found_BD = _run(folder / FILE, inputs)
     valid_BT = inputs.get("attention_mask", torch.ones(found_BTD.shape[:2])).bool()
     states = compare(found_BTD, tensors["x_BTD"], valid_BT, dtype=dtype, trained_in=trained_in)
-    pooled_BD = _pool(tensors["x_BTD"], valid_BT, contract.normalize)
+    pooled_BD = _pool(tensors["x_BTD"], pooled_over(valid_BT, encoder.readout), contract.normalize)
     ones_B = torch.ones(len(pooled_BD), dtype=torch.bool)
     pooled = compare(found_BD, pooled_BD, ones_B, dtype=dtype, trained_in=trained_in)
     for what, result in (("token", states), ("pooled", pooled)):
@@ -80,18 +83,19 @@ class _Text(nn.Module):
         self.normalize = normalize
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        states_BTH = self.encoder.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        states_BTH = token_vectors(self.encoder.backbone, input_ids=input_ids, attention_mask=attention_mask)
         return self.outputs(states_BTH, attention_mask)
 
     def outputs(self, states_BTH: Tensor, valid_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x_BTD = self.encoder.head(states_BTH)
         # Without a head a clone, because an output has one name.
-        return states_BTH, x_BTD.clone() if x_BTD is states_BTH else x_BTD, _pool(x_BTD, valid_BT, self.normalize)
+        pooled_BD = _pool(x_BTD, pooled_over(valid_BT.bool(), self.encoder.readout), self.normalize)
+        return states_BTH, x_BTD.clone() if x_BTD is states_BTH else x_BTD, pooled_BD
 
 
 class _Images(_Text):
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
-        states_BTH = self.encoder.backbone(pixel_values=pixel_values).last_hidden_state
+        states_BTH = token_vectors(self.encoder.backbone, pixel_values=pixel_values)
         return self.outputs(states_BTH, torch.ones_like(states_BTH[..., 0]))
 
 
@@ -103,7 +107,7 @@ def _pool(x_BTD: Tensor, valid_BT: Tensor, normalize: bool) -> Tensor:
 
 def _encoder(folder: Path, contract: EncoderContract) -> Encoder:
     backbone = load_backbone(folder)
-    width = int(backbone.config.hidden_size)  # type: ignore[union-attr, arg-type]
+    width = width_of(backbone.config)
     head = contract.head or {"out": None, "bias": False}
     encoder = Encoder(backbone, width, head["out"], head["bias"])
     if contract.head:

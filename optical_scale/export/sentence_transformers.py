@@ -1,7 +1,8 @@
 """The files that make a Hugging Face folder a sentence-transformers model as well.
 
-The model is mean pooling over the attention mask, the head as a Dense module, unit length. A head without bias or with
-one commutes with the mean, so the result equals the mean of the token vectors after the head.
+The model is mean pooling over the attention mask (of CLIP's texts the last token), the head as a Dense module, unit
+length. A head without bias or with one commutes with the mean, so the result equals the mean of the token vectors after
+the head.
 The formats are those that sentence-transformers has read since release 2 and still reads in release 6.
 """
 
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from optical_scale.backbones.encoder import EncoderContract
+from optical_scale.backbones.readout import Pooled
 from optical_scale.runtime.files import write_json
 
 DENSE = "2_Dense"
@@ -31,21 +33,22 @@ def write_layout(folder: Path, contract: EncoderContract, width: int) -> Path:
     if contract.normalize:
         modules.append((f"{len(modules)}_Normalize", "Normalize"))
     write_modules(folder, [(path, f"sentence_transformers.models.{kind}") for path, kind in modules], contract)
-    write_pooling(folder / "1_Pooling", width)
+    write_pooling(folder / "1_Pooling", width, contract.pooled)
     write_json(folder / "config_sentence_transformers.json", {**prompts(contract), "similarity_fn_name": "cosine"})
     return folder / DENSE
 
 
-def write_pooling(folder: Path, width: int) -> None:
-    """Write the configuration of a mean over ``width`` wide token vectors."""
+def write_pooling(folder: Path, width: int, pooled: Pooled) -> None:
+    """Write the configuration of a mean over ``width`` wide token vectors, or of another rule."""
     write_json(
         folder / "config.json",
         {
             "word_embedding_dimension": width,
-            "pooling_mode_cls_token": False,
-            "pooling_mode_mean_tokens": True,
+            "pooling_mode_cls_token": pooled == "first",
+            "pooling_mode_mean_tokens": pooled == "mean",
             "pooling_mode_max_tokens": False,
             "pooling_mode_mean_sqrt_len_tokens": False,
+            "pooling_mode_lasttoken": pooled == "last",
         },
     )
 

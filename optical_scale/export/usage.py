@@ -51,17 +51,22 @@ Both keep the vectors of {left_out} in queries and drop them from documents.
 def use_vision(name: str, contract: EncoderContract) -> str:
     """For images."""
     dense = f"{sentence_transformers.DENSE}/model.safetensors"
-    head = f"\n`{dense}` holds the linear head that maps these vectors to the teacher's width.\n"
-    return f"""Patch vectors, with transformers:
+    note = f"\n`{dense}` holds the linear head that maps these vectors to the teacher's width.\n" * bool(contract.head)
+    what, output = "Patch vectors", "states_BTD = model(**inputs).last_hidden_state"
+    if contract.pooled == "first":
+        what, output = "Dense vectors", "states_BD = model(**inputs).pooler_output"
+        note += "\n`token_vectors` of `optical_scale.backbones.readout` gives those of patches.\n"
+    return f"""{what}, with transformers:
 
 ```python
 from transformers import AutoImageProcessor, AutoModel
 
 processor = AutoImageProcessor.from_pretrained("{name}")
 model = AutoModel.from_pretrained("{name}")
-states_BTD = model(**processor(image, return_tensors="pt")).last_hidden_state
+inputs = processor(image, return_tensors="pt")
+{output}
 ```
-{head if contract.head else ""}"""
+{note}"""
 
 
 def _prompt(contract: EncoderContract) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from optical_scale.backbones.encoder import EncoderContract, model_inputs
+from optical_scale.backbones.readout import token_vectors
 from optical_scale.backbones.skeleton import skeleton, stream_weights, tied_names
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.batch import PatchBatch, TokenBatch
@@ -152,7 +153,7 @@ def _encode(folder: Path, batch: TokenBatch | PatchBatch) -> Tensor:
     model = _load(folder)
     contract = EncoderContract.read(folder)
     try:
-        states_BTD: Tensor = model(**model_inputs(batch)).last_hidden_state
+        states_BTD = token_vectors(model, **model_inputs(batch))
     except (RuntimeError, IndexError, ValueError) as error:
         raise ExportError(f"the exported network does not run on the reference inputs: {error}") from error
     if contract is not None and contract.head:

@@ -1,9 +1,9 @@
 """Two towers in one folder: a trained image encoder and the text encoder whose space it learned.
 
 ``vision/`` and ``text/`` are complete folders of their own. The whole is a model of sentence-transformers 6, whose
-Router sends images and texts to their tower: mean of the token vectors, head, unit length. transformers' class for two
-towers, VisionTextDualEncoderModel, pools by the first token through a layer that was never trained here, so it could
-not give the trained embeddings.
+Router sends images and texts to their tower: mean of the token vectors, or the vector that the tower has for all of an
+input, head, unit length. transformers' class for two towers, VisionTextDualEncoderModel, pools by the first token
+through a layer that was never trained here, so it could not give the trained embeddings.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any
 
 from optical_scale.backbones.encoder import CONTRACT_FILE, EncoderContract
 from optical_scale.backbones.folders import list_modules, read_contract
+from optical_scale.backbones.readout import TWO_TOWERS
 from optical_scale.errors import ExportError
 from optical_scale.export.sentence_transformers import DENSE, prompts, write_pooling
 from optical_scale.runtime.files import write_json
@@ -48,6 +49,11 @@ def add_text_tower(folder: Path, text: Path, told: EncoderContract) -> EncoderCo
             f"text tower: {text} holds {', '.join(kinds) or 'no config.json'}; expected a folder of transformers or "
             "sentence-transformers, such as `optical-scale export` writes without layout=pylate"
         )
+    if not modules and _config(text)["model_type"] in TWO_TOWERS:
+        raise ExportError(
+            f"text tower: {text} is a model of two towers, of which sentence-transformers cannot take the text tower; "
+            "save that by itself (its `text_model` and `text_projection`), or export without layout=vision_text"
+        )
     contract = read_contract(text) or told
     if contract.kind != "text":
         raise ExportError(f"text tower: {text} holds a {contract.kind} encoder")
@@ -73,25 +79,28 @@ def _write_router(folder: Path, text: EncoderContract, vision: EncoderContract, 
         {"idx": 1, "name": "1", "path": "1_Normalize", "type": _NORMALIZE},
     ])  # fmt: skip
     write_json(folder / "config_sentence_transformers.json", {**prompts(text), "similarity_fn_name": "cosine"})
+    mean = vision.pooled == "mean"
+    output = "last_hidden_state" if mean else "pooler_output"
     write_json(
         folder / VISION / "sentence_bert_config.json",
         {
-            "modality_config": {"image": {"method": "forward", "method_output_name": "last_hidden_state"}},
-            "module_output_name": "token_embeddings",
+            "modality_config": {"image": {"method": "forward", "method_output_name": output}},
+            "module_output_name": "token_embeddings" if mean else "sentence_embedding",
         },
     )
     write_json(folder / TEXT / "sentence_bert_config.json", {"max_seq_length": text.max_tokens, "do_lower_case": False})
-    for tower in (TEXT, VISION):
-        write_pooling(folder / f"{tower}_Pooling", int(_config(folder / tower)["hidden_size"]))
     routes = {
         TEXT: [TEXT, f"{TEXT}_Pooling", *(f"{TEXT}/{path}" for path in dense)],
-        "image": [VISION, f"{VISION}_Pooling", *[f"{VISION}/{DENSE}"] * (vision.head is not None)],
+        "image": [VISION, *[f"{VISION}_Pooling"] * mean, *[f"{VISION}/{DENSE}"] * (vision.head is not None)],
     }
-    types = (_TRANSFORMER, _POOLING, _DENSE)
+    for tower, pooled in ((TEXT, text.pooled), (VISION, vision.pooled)):
+        if f"{tower}_Pooling" in [*routes[TEXT], *routes["image"]]:
+            write_pooling(folder / f"{tower}_Pooling", int(_config(folder / tower)["hidden_size"]), pooled)
+    types = {TEXT: _TRANSFORMER, VISION: _TRANSFORMER, f"{TEXT}_Pooling": _POOLING, f"{VISION}_Pooling": _POOLING}
     write_json(
         folder / "router_config.json",
         {
-            "types": {path: kind for route in routes.values() for path, kind in zip(route, types, strict=False)},
+            "types": {path: types.get(path, _DENSE) for route in routes.values() for path in route},
             "structure": routes,
             "parameters": {"default_route": TEXT, "allow_empty_key": True},
         },

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import math
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
@@ -11,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from optical_scale.backbones.tokenizers import TextTokenizer
+from optical_scale.backbones.vision import ImageTransform, Pixels
 from optical_scale.batch import TokenStates
 from optical_scale.config.evaluations import BitextRetrieval, EntityRetrieval, Grounding, ImageText
 from optical_scale.config.run import EvaluateConfig
@@ -46,13 +46,17 @@ def sentence_alignments(
 
 
 def picture_alignments(
-    config: EvaluateConfig, student: Encode, student_tokens: TextTokenizer, images: Encode | None
+    config: EvaluateConfig,
+    student: Encode,
+    student_tokens: TextTokenizer,
+    images: Encode | None,
+    transform: ImageTransform | None,
 ) -> Iterator[PictureAlignment]:
     """Plans between captions and patches of ``config.alignments`` images per language of the first image evaluation."""
     evaluation = next(
         (item for item in config.evaluation if isinstance(item, ImageText | Grounding | EntityRetrieval)), None
     )
-    if evaluation is None or images is None or not config.alignments:
+    if evaluation is None or images is None or transform is None or not config.alignments:
         return
     records = captioned_images(evaluation)
     languages = evaluation.languages or sorted({c.language for record in records for c in record.captions})
@@ -61,14 +65,12 @@ def picture_alignments(
         captions = ((record, [c for c in record.captions if c.language == language][:1]) for record in records)
         for record, caption in islice(((record, own[0]) for record, own in captions if own), config.alignments):
             plan_NM = _plan(student([caption.text]), images([record.image]), config.epsilon)
-            # The image transform stretches every image to a square of square patches.
-            side = math.isqrt(plan_NM.shape[1])
             yield PictureAlignment(
                 language=language,
                 tokens=tuple(student_tokens.pieces(caption.text)),
-                picture=_small(record.image),
-                rows=side,
-                columns=side,
+                picture=_small(record.image, transform.pixels),
+                rows=transform.side,
+                columns=transform.side,
                 plan=_rows(plan_NM),
             )
 
@@ -84,10 +86,10 @@ def _rows(plan_NM: Tensor) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(float(f"{mass:.4g}") for mass in row) for row in plan_NM.tolist())
 
 
-def _small(encoded: bytes) -> str:
-    """An image as a ``data:`` address, at most 224 pixels long."""
+def _small(encoded: bytes, pixels: Pixels) -> str:
+    """What is seen of an image as a ``data:`` address, at most 224 pixels long, and not stretched."""
     with Image.open(io.BytesIO(encoded)) as image:
-        small = image.convert("RGB")
+        small = image.convert("RGB") if pixels.crop is None else pixels.frame(image)
     small.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
     buffer = io.BytesIO()
     small.save(buffer, format="JPEG", quality=80)

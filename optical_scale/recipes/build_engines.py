@@ -5,8 +5,6 @@ from typing import Any
 import torch
 
 from optical_scale.backbones.encoder import Encoder
-from optical_scale.backbones.tokenizers import TextTokenizer
-from optical_scale.backbones.vision import ImageTransform
 from optical_scale.config.deepspeed import accumulation_steps, derive_student
 from optical_scale.config.run import TrainConfig
 from optical_scale.engine.student import StudentEngine
@@ -16,10 +14,12 @@ from optical_scale.recipes.build_models import (
     bitext_of,
     live_teacher,
     placement,
+    readout_of_teacher,
+    reads_passages,
     share_of_largest,
     student_encoder,
-    text_tokenizer,
 )
+from optical_scale.recipes.build_stream import Prepare
 from optical_scale.recipes.cache import fingerprint
 from optical_scale.runtime.world import World
 from optical_scale.training.schedule import learning_rate_factor
@@ -46,7 +46,7 @@ def student_engine_config(config: TrainConfig, world: World) -> dict[str, Any]:
     )
 
 
-def build_student(config: TrainConfig, derived: dict[str, Any]) -> tuple[Encoder, TextTokenizer | ImageTransform]:
+def build_student(config: TrainConfig, derived: dict[str, Any]) -> tuple[Encoder, Prepare]:
     """The student's network, kept as the engine of ``derived`` will keep it, and what prepares its inputs."""
     place = placement(config.student.engine, derived)
     encoder, prepare = student_encoder(config.student, lambda: bitext_of(config.stream), place)
@@ -57,14 +57,15 @@ def build_student(config: TrainConfig, derived: dict[str, Any]) -> tuple[Encoder
     return encoder, prepare
 
 
-def build_teacher(config: TrainConfig, device: torch.device) -> tuple[Teacher | None, TextTokenizer | None]:
-    """The frozen teacher, itself or its stored states, and what reads its passages; None without a teacher."""
+def build_teacher(config: TrainConfig, device: torch.device) -> tuple[Teacher | None, Prepare | None]:
+    """The frozen teacher, itself or its stored states, and what reads its passages or images; None without one."""
     if config.teacher is None:
         return None, None
-    tokenize = text_tokenizer(config.teacher.backbone).for_passages()
+    prepare = reads_passages(config.teacher.backbone)
     if config.teacher.cache is not None:
-        return CachedTeacher(config.teacher.cache.folder, fingerprint(config), device), tokenize
-    return live_teacher(config, tokenize, device), tokenize
+        readout = readout_of_teacher(config.teacher)
+        return CachedTeacher(config.teacher.cache.folder, fingerprint(config), device, readout), prepare
+    return live_teacher(config, prepare, device), prepare
 
 
 def start_student(

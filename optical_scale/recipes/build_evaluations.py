@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import assert_never
 
+from optical_scale.backbones.vision import ImageTransform
 from optical_scale.config import evaluations as schema
 from optical_scale.corpora.collections.folder import CollectionFolder
 from optical_scale.errors import ConfigError
@@ -17,6 +18,7 @@ from optical_scale.evaluation.entity_retrieval import evaluate_entities
 from optical_scale.evaluation.grounding import evaluate_grounding
 from optical_scale.evaluation.image_text import evaluate_image_text
 from optical_scale.evaluation.results import RetrievalResult
+from optical_scale.recipes.build_stream import check_seen_whole
 from optical_scale.records import CaptionedImage, TextPair
 from optical_scale.regions import TokenSpans
 from optical_scale.runtime.world import World
@@ -114,6 +116,17 @@ def _images(encoders: Encoders, evaluation: str) -> EncodeImages:
     if encoders.images is None:
         raise ConfigError(f"evaluation: {evaluation} needs a vision encoder; set `vision` or remove it")
     return encoders.images
+
+
+def check_boxes(configs: Sequence[schema.Evaluation], transform: ImageTransform) -> None:
+    """Refuse evaluations of boxes where ``transform`` shows a part of an image.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for config in configs:
+        if isinstance(config, schema.Grounding | schema.EntityRetrieval):
+            check_seen_whole(transform, f"evaluation: {config.name}")
 
 
 def bitext(config: schema.BitextRetrieval) -> dict[str, list[TextPair]]:

@@ -12,13 +12,15 @@ from torch import nn
 
 from optical_scale.backbones.adapters import add_adapters, freeze
 from optical_scale.backbones.encoder import MASK_RULES, Encoder, EncoderContract, load_head
-from optical_scale.backbones.folders import backbone_folder, read_contract
+from optical_scale.backbones.folders import backbone_folder, network_config, read_contract
 from optical_scale.backbones.fresh import backbone_config, build_backbone, empty_backbone
+from optical_scale.backbones.packing import FIRST_POSITION
 from optical_scale.backbones.pretrained import Pretrained, Store
+from optical_scale.backbones.readout import VISION, Readout, readout_of, width_of
 from optical_scale.backbones.skeleton import skeleton
 from optical_scale.backbones.surgery import keep_layers, match_vocabulary, set_dropout, translate_vocabulary
 from optical_scale.backbones.tokenizers import TextTokenizer
-from optical_scale.backbones.vision import ImageTransform
+from optical_scale.backbones.vision import ImageTransform, Pixels
 from optical_scale.config.backbones import Backbone, TextBackbone, VisionBackbone
 from optical_scale.config.deepspeed import derive_teacher
 from optical_scale.config.engine import StudentEngine, TeacherEngine
@@ -42,25 +44,54 @@ def text_tokenizer(config: TextBackbone) -> TextTokenizer:
     folder = config.tokenizer or config.pretrained
     assert folder is not None, "the schema demands one of both"
     return TextTokenizer.load(
-        backbone_folder(folder), config.max_tokens, config.prefix, config.passage_prefix, config.mask_punctuation
+        backbone_folder(folder),
+        config.max_tokens,
+        config.prefix,
+        config.passage_prefix,
+        config.mask_punctuation,
+        fill=model_type(config) == "siglip_text_model",
     )
 
 
-def english_tokenizer(config: TrainConfig) -> TextTokenizer:
-    """What reads the English side of a training: passages, unless the teacher reads queries."""
-    if config.teacher is None:
-        backbone = config.student.backbone
-        assert isinstance(backbone, TextBackbone), "the schema demands a teacher for a vision student"
-        return text_tokenizer(backbone).for_passages()
-    tokenize = text_tokenizer(config.teacher.backbone)
-    return tokenize if config.teacher.reads == "queries" else tokenize.for_passages()
+def reads(config: Backbone) -> TextTokenizer | ImageTransform:
+    """What makes the inputs of a backbone."""
+    return image_transform(config) if isinstance(config, VisionBackbone) else text_tokenizer(config)
 
 
-def for_training(prepare: TextTokenizer | ImageTransform, student: Student) -> TextTokenizer | ImageTransform:
-    """What reads the student's side of a training: queries, unless it reads passages."""
-    if isinstance(prepare, TextTokenizer) and student.reads == "passages":
-        return prepare.for_passages()
-    return prepare
+def reads_passages(config: Backbone) -> TextTokenizer | ImageTransform:
+    """What makes the inputs of a backbone that reads passages, or images."""
+    return for_passages(reads(config))
+
+
+def for_passages(prepare: TextTokenizer | ImageTransform) -> TextTokenizer | ImageTransform:
+    """The same for passages; images have no other form."""
+    return prepare.for_passages() if isinstance(prepare, TextTokenizer) else prepare
+
+
+def teachers_side(config: TrainConfig) -> TextTokenizer | ImageTransform:
+    """What reads the teacher's side of a training: images, or passages unless the teacher reads queries."""
+    if config.teacher is not None and config.teacher.reads == "queries":
+        return reads(config.teacher.backbone)
+    return reads_passages((config.teacher or config.student).backbone)
+
+
+def students_side(prepare: TextTokenizer | ImageTransform, student: Student) -> TextTokenizer | ImageTransform:
+    """What reads the student's side of a training: images, or queries unless it reads passages."""
+    return for_passages(prepare) if student.reads == "passages" else prepare
+
+
+def readout_of_teacher(config: Teacher) -> Readout:
+    """What the vectors of a teacher from a folder stand for."""
+    assert config.backbone.pretrained is not None, "the schema demands weights for a cache"
+    return readout_of(network_config(config.backbone.pretrained, config.backbone.kind))
+
+
+def model_type(config: Backbone) -> str:
+    """Transformers' name of a network's kind."""
+    if config.architecture is not None:
+        return str(config.architecture["model_type"])
+    assert config.pretrained is not None, "the schema demands one of both"
+    return str(network_config(config.pretrained, config.kind).model_type)
 
 
 class Placement(NamedTuple):
@@ -100,16 +131,18 @@ def text_encoder(
         place: how pretrained weights are kept.
 
     Raises:
-        ConfigError: the folder was written with another prefix or a shorter limit than the configuration asks for, or
-            ``vocabulary: translate`` without bitext.
+        ConfigError: the folder was written with another prefix or a shorter limit than the configuration asks for,
+            texts may be longer than the network's positions, or ``vocabulary: translate`` without bitext.
     """
     if config.architecture is not None:
         backbone = build_backbone(scratch_architecture(config, tokenizer), *place)
         if config.dropout is not None:
             set_dropout(backbone, config.dropout)
+        _check_positions(config, backbone)
         return _with_head(backbone, config.head).to(place.dtype)
     assert config.pretrained is not None
     pretrained = Pretrained(backbone_folder(config.pretrained))
+    _check_positions(config, pretrained.model)
     if config.dropout is not None:
         set_dropout(pretrained.model, config.dropout)
     if config.layers is not None:
@@ -118,12 +151,29 @@ def text_encoder(
         _change_vocabulary(pretrained, config, tokenizer, bitext)
     backbone = pretrained.fill(*place)
     if config.layers is None and config.vocabulary == "keep":
-        return _finished(config.pretrained, config, backbone).to(place.dtype)
+        return _finished(config.pretrained, config, backbone, pretrained.projection()).to(place.dtype)
     return _with_head(backbone, config.head).to(place.dtype)
 
 
-def live_teacher(config: TrainConfig, tokenize: TextTokenizer, device: torch.device) -> engine.TeacherEngine:
-    """The frozen network itself."""
+def _check_positions(config: TextBackbone, backbone: nn.Module) -> None:
+    known: Any = backbone.config
+    fills = known.model_type == "siglip_text_model"
+    if known.model_type not in FIRST_POSITION and not fills and known.model_type != "clip_text_model":
+        return
+    start = FIRST_POSITION.get(known.model_type, lambda _: 0)(known)
+    positions = int(known.max_position_embeddings) - start
+    if config.max_tokens > positions or (fills and config.max_tokens < positions):
+        raise ConfigError(
+            f"backbone.max_tokens is {config.max_tokens}, but {known.model_type} has {positions} positions"
+            f"{' and was trained with texts filled up to all of them' if fills else ''}; set it to {positions}"
+            f"{'' if fills else ' or less'}"
+        )
+
+
+def live_teacher(
+    config: TrainConfig, prepare: TextTokenizer | ImageTransform, device: torch.device
+) -> engine.TeacherEngine:
+    """The frozen network itself; ``prepare`` makes its inputs."""
     assert config.teacher is not None
     derived = derive_teacher(
         config.teacher.engine,
@@ -132,7 +182,11 @@ def live_teacher(config: TrainConfig, tokenize: TextTokenizer, device: torch.dev
         largest_share=share_of_largest(config.teacher),
     )
     place = placement(config.teacher.engine, derived)
-    encoder = text_encoder(config.teacher.backbone, tokenize, place=place)
+    if isinstance(config.teacher.backbone, VisionBackbone):
+        encoder = vision_encoder(config.teacher.backbone, place)[0]
+    else:
+        assert isinstance(prepare, TextTokenizer), "of the same configuration"
+        encoder = text_encoder(config.teacher.backbone, prepare, place=place)
     if config.teacher.engine.packed:
         encoder.pack()
     if config.teacher_layers:
@@ -146,11 +200,11 @@ def empty_encoder(config: Backbone) -> Encoder:
     A head that `pretrained` brings along is left out.
     """
     if isinstance(config, VisionBackbone):
-        return _with_head(_empty_backbone(config.pretrained, config.architecture), config.head)
+        return _with_head(_empty_backbone(config), config.head)
     if config.architecture is not None:
         architecture = scratch_architecture(config, text_tokenizer(config))
-        return _with_head(_empty_backbone(None, architecture), config.head)
-    backbone = _empty_backbone(config.pretrained, None)
+        return _with_head(empty_backbone(backbone_config(architecture)), config.head)
+    backbone = _empty_backbone(config)
     if config.layers is not None:
         keep_layers(backbone, config.layers)
     if config.vocabulary != "keep":
@@ -160,11 +214,11 @@ def empty_encoder(config: Backbone) -> Encoder:
     return _with_head(backbone, config.head)
 
 
-def _empty_backbone(pretrained: Path | None, architecture: dict[str, Any] | None) -> nn.Module:
-    if architecture is not None:
-        return empty_backbone(backbone_config(architecture))
-    assert pretrained is not None, "the schema demands one of both"
-    return skeleton(backbone_folder(pretrained))
+def _empty_backbone(config: Backbone) -> nn.Module:
+    if config.architecture is not None:
+        return empty_backbone(backbone_config(config.architecture))
+    assert config.pretrained is not None, "the schema demands one of both"
+    return skeleton(backbone_folder(config.pretrained), config.kind)
 
 
 def empty_student(config: Student) -> Encoder:
@@ -222,16 +276,37 @@ def _change_vocabulary(
 
 def vision_encoder(config: VisionBackbone, place: Placement = WHOLE) -> tuple[Encoder, ImageTransform]:
     """A vision encoder and the preparation of its images."""
+    prepare = image_transform(config)
     if config.architecture is not None:
-        encoder = _with_head(build_backbone(config.architecture, *place), config.head).to(place.dtype)
+        encoder = _with_head(build_backbone(config.architecture, *place), config.head)
     else:
         assert config.pretrained is not None
-        backbone = Pretrained(config.pretrained).fill(*place)
-        encoder = _finished(config.pretrained, config, backbone).to(place.dtype)
-    described = encoder.backbone.config
-    size = int(described.image_size)  # type: ignore[union-attr, arg-type]
-    patch = int(getattr(described, "patch_size", size))
-    return encoder, ImageTransform(size, (size // patch) ** 2 + 1)
+        pretrained = Pretrained(config.pretrained, "vision")
+        encoder = _finished(config.pretrained, config, pretrained.fill(*place), pretrained.projection())
+    return encoder.to(place.dtype), prepare
+
+
+def image_transform(config: VisionBackbone) -> ImageTransform:
+    """How images are prepared: as the folder says, or as is usual for a network from scratch.
+
+    Raises:
+        ConfigError: a network whose vectors are not known to be patches, or one that cannot read images of this size.
+    """
+    known: Any
+    if config.architecture is not None:
+        known, where = backbone_config(config.architecture), "backbone.architecture"
+    else:
+        assert config.pretrained is not None, "the schema demands one of both"
+        known, where = network_config(config.pretrained, "vision"), f"backbone.pretrained: {config.pretrained}"
+    if known.model_type not in VISION:
+        raise ConfigError(f"{where} is a {known.model_type}; images are read by {', '.join(VISION)}")
+    pixels = Pixels(int(known.image_size)) if config.pretrained is None else Pixels.read(config.pretrained)
+    if pixels.size != known.image_size and not known.model_type.startswith("dinov2"):  # those interpolate
+        raise ConfigError(
+            f"{where} reads images of {known.image_size} pixels, its preprocessor_config.json makes {pixels.size}; "
+            "correct that file"
+        )
+    return ImageTransform(pixels, int(known.patch_size), readout_of(known).prefix)
 
 
 def student_encoder(
@@ -255,6 +330,11 @@ def _student(
 ) -> tuple[Encoder, TextTokenizer | ImageTransform]:
     match config:
         case TextBackbone():
+            if model_type(config) == "siglip_text_model":
+                raise ConfigError(
+                    "student.backbone: transformers' AutoModel has no class for siglip_text_model alone, so nothing "
+                    "could load the exported student; take another text network. As a teacher it is fine"
+                )
             prepared = text_tokenizer(config)
             return text_encoder(config, prepared, bitext, place), prepared
         case VisionBackbone():
@@ -284,20 +364,25 @@ def contract_of(encoder: Encoder, prepare: TextTokenizer | ImageTransform) -> En
             encoder.head_contract(),
             mask_rule=MASK_RULES[prepare.mask_punctuation],
             passage_prefix=prepare.passage_prefix,
+            pooled=encoder.readout.pooled,
         )
-    return EncoderContract("vision", head=encoder.head_contract())
+    return EncoderContract("vision", head=encoder.head_contract(), pooled=encoder.readout.pooled)
 
 
 def _with_head(backbone: object, head: int | None, bias: bool = False) -> Encoder:
-    width = int(backbone.config.hidden_size)  # type: ignore[attr-defined]
+    width = width_of(backbone.config)  # type: ignore[attr-defined]
     return Encoder(backbone, width, head, bias)  # type: ignore[arg-type]
 
 
-def _finished(folder: Path, config: TextBackbone | VisionBackbone, backbone: object) -> Encoder:
+def _finished(folder: Path, config: Backbone, backbone: object, projection: torch.Tensor | None) -> Encoder:
     """An encoder from a complete folder: the head, if any, is the one that was trained with it."""
     contract = read_contract(folder)
     if contract is None:
-        return _with_head(backbone, config.head)
+        own = None if projection is None else len(projection)
+        encoder = _with_head(backbone, config.head or own)
+        if projection is not None and encoder.width == own:
+            encoder.head.load_state_dict({"weight": projection})
+        return encoder
     _check_contract(folder, config, contract)
     if contract.head is None:
         return _with_head(backbone, config.head)
@@ -306,7 +391,7 @@ def _finished(folder: Path, config: TextBackbone | VisionBackbone, backbone: obj
     return encoder
 
 
-def _check_contract(folder: Path, config: TextBackbone | VisionBackbone, contract: EncoderContract) -> None:
+def _check_contract(folder: Path, config: Backbone, contract: EncoderContract) -> None:
     """Folders of other libraries may say nothing of a prefix, and may get a head; this project's say all."""
     own = EncoderContract.read(folder) is not None
     if contract.kind != config.kind:

@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from optical_scale.runtime.world import World
 from optical_scale.shards.reader import ShardFolder
 from optical_scale.shards.remote import RemoteShards
 from optical_scale.stream.buckets import Bucketing, Budget
+from optical_scale.stream.captions import CaptionsOf
 from optical_scale.stream.collate import PairCollator
 from optical_scale.stream.curriculum import Curriculum
 from optical_scale.stream.lengths import LengthTables
@@ -33,6 +34,9 @@ from optical_scale.stream.strand import make_strand, portions_of
 from optical_scale.stream.tokens import TokenisedSource, Tokenizers
 
 logger = logging.getLogger(__name__)
+
+Prepare = TextTokenizer | ImageTransform
+"""What makes a network's inputs."""
 
 _LOOKED_AT = 100
 """Pairs of a source that are read before a training with negatives."""
@@ -62,20 +66,28 @@ class Needs(NamedTuple):
 def sources(config: schema.Stream, kind: str) -> list[Source]:
     """One source per folder and language.
 
+    Args:
+        config: names the folders.
+        kind: of samples: ``bitext``; ``images`` whose English captions are read, so that a folder is one source; or
+            ``captions`` of images in every language.
+
     Raises:
-        ConfigError: a folder holds the other kind of samples than the student reads.
+        ConfigError: a folder holds the other kind of samples than is read.
         ShardError: a folder or a language is not there.
     """
     found: list[Source] = []
     for number, entry in enumerate(config.sources):
         folder = _open(entry.shards, config.cache)
-        if folder.manifest.kind != kind:
+        wanted = "bitext" if kind == "bitext" else "images"
+        if folder.manifest.kind != wanted:
             raise ConfigError(
-                f"stream.sources.{number}.shards: {entry.shards} holds {folder.manifest.kind}; the student reads {kind}"
+                f"stream.sources.{number}.shards: {entry.shards} holds {folder.manifest.kind}; teacher and student "
+                f"read {wanted}"
             )
         # Every image carries all its captions, so images are one source; the collator picks the English caption.
-        languages = (entry.languages or list(folder.languages)) if kind == "bitext" else ["en"]
-        found += [folder.select(language) for language in languages]  # type: ignore[misc]
+        languages = ["en"] if kind == "images" else (entry.languages or list(folder.languages))
+        views: list[Any] = [folder.select(language) for language in languages]
+        found += [CaptionsOf(view) for view in views] if kind == "captions" else views
     return found
 
 
@@ -106,10 +118,10 @@ def mixture(config: schema.Stream, found: Sequence[Source]) -> Mixing:
 class Measure:
     """Counts the tokens that the encoders will see; an image is as long as its transform says.
 
-    Where several English texts may stand for a sample, as every epoch takes others, the longest counts.
+    Where several texts may stand for a sample, as every epoch takes others, the longest counts.
     """
 
-    def __init__(self, collate: PairCollator, tokenize: TextTokenizer, prepare: TextTokenizer | ImageTransform) -> None:
+    def __init__(self, collate: PairCollator, tokenize: Prepare, prepare: Prepare) -> None:
         self.collate = collate
         self.tokenize = tokenize
         self.prepare = prepare
@@ -127,9 +139,13 @@ class Measure:
 
     def __call__(self, records: Sequence[Record]) -> NDArray[np.int64]:
         """Tokens of both sides, shape (n, 2)."""
-        english = [self.collate.english(record) for record in records]
-        counts = iter(self.tokenize.lengths([text for texts in english for text in texts]))
-        source = [max(next(counts) for _ in texts) for texts in english]
+        every = [self.collate.texts(record) for record in records]
+        read_by = self.prepare if isinstance(self.tokenize, ImageTransform) else self.tokenize
+        assert isinstance(read_by, TextTokenizer), "one side are texts"
+        counts = iter(read_by.lengths([text for texts in every for text in texts]))
+        source = [max(next(counts) for _ in texts) for texts in every]
+        if isinstance(self.tokenize, ImageTransform):
+            return np.array([(self.tokenize.max_tokens, n) for n in source], dtype=np.int64)
         if isinstance(self.prepare, ImageTransform):
             return np.array([(n, self.prepare.max_tokens) for n in source], dtype=np.int64)
         target = self.prepare.lengths([record.target for record in records if isinstance(record, TextPair)])
@@ -170,22 +186,40 @@ def bucketing(
     return Bucketing(tables, how.look_ahead, budget, how.lanes or 1)
 
 
-def tokenizers(tokenize: TextTokenizer, prepare: TextTokenizer | ImageTransform) -> Tokenizers:
+def tokenizers(tokenize: Prepare, prepare: Prepare) -> Tokenizers:
     """What makes the token ids of bitext."""
+    assert isinstance(tokenize, TextTokenizer), "only bitext has token ids on both sides"
     assert isinstance(prepare, TextTokenizer), "only bitext has token ids on both sides"
     return Tokenizers(tokenize.encode, prepare.encode, tokenize.digest(), prepare.digest())
 
 
 def collator(
-    tokenize: TextTokenizer,
-    prepare: TextTokenizer | ImageTransform,
+    tokenize: Prepare,
+    prepare: Prepare,
     *,
     regions: bool = False,
     negatives: int = 0,
     seed: int = 0,
 ) -> tuple[str, PairCollator]:
-    """The kind of shards that a student reads, and what makes batches of them; with ``regions`` also of phrases."""
+    """The kind of :func:`sources` that two readers want, and what makes batches of them.
+
+    Args:
+        tokenize: reads for the teacher.
+        prepare: reads for the student.
+        regions: also of phrases with boxes.
+        negatives: of each pair.
+        seed: data seed.
+
+    Raises:
+        ConfigError: boxes, of images that are not seen whole.
+    """
+    if isinstance(tokenize, ImageTransform):
+        assert isinstance(prepare, TextTokenizer), "the schema demands a student of texts for a teacher of images"
+        captions = PairCollator(None, tokenize_target=prepare, transform_images=tokenize, caption_language=None)
+        return "captions", captions
     if isinstance(prepare, ImageTransform):
+        if regions:
+            check_seen_whole(prepare, "objective: region_alignment")
         phrases = PhraseCollator(tokenize.spans, prepare.side) if regions else None
         return "images", PairCollator(tokenize, transform_images=prepare, phrases=phrases)
     return "bitext", PairCollator(
@@ -195,6 +229,20 @@ def collator(
         negatives=negatives,
         seed=seed,
     )
+
+
+def check_seen_whole(transform: ImageTransform, what: str) -> None:
+    """Boxes are places in the whole image.
+
+    Raises:
+        ConfigError: the network sees a part.
+    """
+    if transform.pixels.crop is not None:
+        raise ConfigError(
+            f"{what} compares boxes with patches, but this network sees the middle of an image only: its "
+            f"preprocessor_config.json crops to {transform.pixels.crop} pixels. Set do_center_crop to false there and "
+            "size to height and width of that square, or leave boxes out"
+        )
 
 
 def _check_negatives(found: Sequence[Source], wanted: int, scored: bool, device: torch.device | str) -> None:
@@ -254,8 +302,8 @@ def check_phrases(
 
 def loader(
     config: schema.Stream,
-    tokenize: TextTokenizer,
-    prepare: Mapping[str, TextTokenizer | ImageTransform],
+    tokenize: Prepare,
+    prepare: Mapping[str, Prepare],
     *,
     world: World,
     seed: int,
@@ -267,8 +315,8 @@ def loader(
 
     Args:
         config: its description.
-        tokenize: reads the English side.
-        prepare: reads the student's side, by strand.
+        tokenize: reads for the teacher.
+        prepare: reads for the student, by strand.
         world: this rank among all.
         seed: data seed.
         lengths: folder of token counts, unless the configuration names one.
@@ -290,6 +338,7 @@ def loader(
             known = tokenizers(tokenize, prepare[name])
             found = [TokenisedSource(source, part.tokens, known) for source in found]
         if needs.idf:
+            assert isinstance(tokenize, TextTokenizer), "the schema demands a teacher of texts"
             collate.idf = document_frequencies(
                 found, collate, tokenize, prepare[name], tolerant=tolerant, world=world, device=device
             )

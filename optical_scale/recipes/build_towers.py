@@ -13,7 +13,7 @@ from optical_scale.engine.teacher import Teacher
 from optical_scale.engine.towers import Student, TwoTowers
 from optical_scale.errors import ConfigError
 from optical_scale.recipes.build_engines import build_student, start_student, student_engine_config
-from optical_scale.recipes.build_models import for_training
+from optical_scale.recipes.build_models import students_side
 from optical_scale.runtime.world import World
 
 
@@ -37,7 +37,7 @@ class Tower(NamedTuple):
     @property
     def reads(self) -> TextTokenizer | ImageTransform:
         """What makes its inputs in training."""
-        return for_training(self.prepare, self.config.student)
+        return students_side(self.prepare, self.config.student)
 
 
 def build_towers(config: TrainConfig, world: World) -> list[Tower]:
@@ -58,18 +58,24 @@ def build_towers(config: TrainConfig, world: World) -> list[Tower]:
     return built
 
 
-def check_widths(teacher: Teacher | None, towers: Sequence[Tower]) -> None:
-    """Compare the widths of the vectors that objectives will compare.
+def check_widths(teacher: Teacher | None, towers: Mapping[str, Encoder]) -> None:
+    """Vectors are compared, so they have to be equally wide.
+
+    Args:
+        teacher: None if the student reads both sides.
+        towers: the networks, by strand.
 
     Raises:
-        ConfigError: a student's vectors have another width than the teacher's.
+        ConfigError: they are not.
     """
-    for tower in towers:
-        if teacher is not None and tower.module.width != teacher.width:
-            where = "student.vision" if tower.name != towers[0].name else "student.backbone"
+    if teacher is None:
+        return
+    for name, module in towers.items():
+        if module.width != teacher.width:
+            where = "student.vision" if name == "images" and len(towers) > 1 else "student.backbone"
             raise ConfigError(
-                f"{where}.head: the student's vectors have width {tower.module.width}, the teacher's {teacher.width}; "
-                f"set it to {teacher.width}"
+                f"{where}: its vectors have width {module.width}, the teacher's {teacher.width}; set "
+                f"{where}.head={teacher.width}, which adds a linear projection"
             )
 
 

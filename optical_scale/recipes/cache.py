@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from optical_scale.backbones.identity import weights_digest
 from optical_scale.backbones.tokenizers import ADDED, TextTokenizer
 from optical_scale.batch import TokenBatch, TokenStates
-from optical_scale.config.backbones import VisionBackbone
+from optical_scale.config.backbones import TextBackbone, VisionBackbone
 from optical_scale.config.evaluations import BitextRetrieval, EntityRetrieval, Grounding, ImageText
 from optical_scale.config.run import Teacher, TeacherCache, TrainConfig
 from optical_scale.engine.start import finish, start
@@ -21,7 +21,7 @@ from optical_scale.engine.teacher import TeacherEngine
 from optical_scale.engine.teacher_cache import CacheWriter, finish_cache, stored_and_read
 from optical_scale.errors import ConfigError
 from optical_scale.recipes.build_evaluations import bitext, captioned_images
-from optical_scale.recipes.build_models import english_tokenizer, live_teacher, text_tokenizer
+from optical_scale.recipes.build_models import live_teacher, teachers_side, text_tokenizer
 from optical_scale.recipes.build_stream import sources
 from optical_scale.runtime.collectives import agree_on_errors, any_rank, broadcast_object, sum_over_ranks
 from optical_scale.runtime.files import folder_appears
@@ -48,7 +48,9 @@ def cache(config: TrainConfig) -> Path:
     where, teacher = cache_of(config)
     world = World.from_env()
     device = start(world, seed=config.seed)
-    english, passages = english_tokenizer(config), text_tokenizer(teacher.backbone).for_passages()
+    assert isinstance(teacher.backbone, TextBackbone), "the schema demands it"
+    english, passages = teachers_side(config), text_tokenizer(teacher.backbone).for_passages()
+    assert isinstance(english, TextTokenizer), "of the same backbone"
     engine = live_teacher(config, passages, device)
     with ExitStack() as stack:
         folder = _folder_of_ranks(where.folder, world, stack)
@@ -91,7 +93,7 @@ def fingerprint(config: TrainConfig) -> dict[str, str]:
     described = teacher.backbone.model_dump(mode="json", include={"layers", "head", "vocabulary"})
     return {
         "weights": weights_digest(folder),
-        "tokenizer": english_tokenizer(config).digest(),
+        "tokenizer": teachers_side(config).digest(),
         "backbone": str(described),
         "arithmetic": teacher.engine.precision,
     }
@@ -120,7 +122,7 @@ def _texts(config: TrainConfig, world: World) -> Iterator[str]:
         vision = isinstance(tower.student.backbone, VisionBackbone)
         for source in sources(tower.stream, "images" if vision else "bitext"):
             for number in range(world.rank, len(source), world.size):
-                yield from english.english(source[number])
+                yield from english.texts(source[number])
 
 
 def _evaluated(config: TrainConfig, world: World) -> Iterator[str]:

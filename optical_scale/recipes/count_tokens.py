@@ -90,7 +90,7 @@ def _ids(
     known = [record for record in records if isinstance(record, TokenisedPair)]
     if len(known) == len(records):
         return [pair.source_ids for pair in known], [pair.target_ids for pair in known]
-    english = tokenize.encode([text for record in records for text in collate.english(record)])
+    english = tokenize.encode([text for record in records for text in collate.texts(record)])
     if prepare is None:
         return english, []
     return english, prepare.encode([record.target for record in records if isinstance(record, TextPair)])

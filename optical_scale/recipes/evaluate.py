@@ -33,7 +33,7 @@ from optical_scale.evaluation.schema import (
 from optical_scale.evaluation.values import write_values
 from optical_scale.export.source import choose_checkpoint
 from optical_scale.recipes.alignments import picture_alignments, sentence_alignments
-from optical_scale.recipes.build_evaluations import Encoders, measure
+from optical_scale.recipes.build_evaluations import Encoders, check_boxes, measure
 from optical_scale.recipes.build_models import text_encoder, text_tokenizer, vision_encoder
 from optical_scale.runtime.world import World
 from optical_scale.training.state import FINISHED, TrainState
@@ -61,7 +61,10 @@ def evaluate(config: EvaluateConfig) -> Report:
     torch.manual_seed(config.seed)
     teacher_tokens = text_tokenizer(config.teacher).for_passages()
     teacher = frozen(text_encoder(config.teacher, teacher_tokens), teacher_tokens)
-    images = frozen(*vision_encoder(config.vision)) if config.vision else None
+    seeing, transform = vision_encoder(config.vision) if config.vision else (None, None)
+    images = frozen(seeing, transform) if seeing and transform else None
+    if transform:
+        check_boxes(config.evaluation, transform)
     passages: dict[Any, Any] = {}
     matrices: MatricesCache = {}
 
@@ -92,7 +95,7 @@ def evaluate(config: EvaluateConfig) -> Report:
         learning_curve=curve,
         loss_curve=losses,
         alignments=tuple(sentence_alignments(config, teacher, teacher_tokens, student, student_tokens)),
-        pictures=tuple(picture_alignments(config, student, student_tokens, images)),
+        pictures=tuple(picture_alignments(config, student, student_tokens, images, transform)),
         timings=timings,
     )
     write_values(config.output, measured)
@@ -108,7 +111,7 @@ def frozen(encoder: Encoder, prepare: TextTokenizer | ImageTransform) -> Encode:
     @torch.no_grad()
     def encode(items: Any) -> TokenStates:
         batch = prepare(items).to(device)
-        return token_states(module(**model_inputs(batch)), batch)
+        return token_states(module(**model_inputs(batch)), batch, encoder.readout)
 
     return encode
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from optical_scale.backbones.encoder import MASK_RULES, EncoderContract
+from optical_scale.config.backbones import VisionBackbone
 from optical_scale.config.export import ExportConfig
 from optical_scale.config.loading import load
 from optical_scale.config.run import TrainConfig
@@ -59,6 +60,8 @@ def export(config: ExportConfig) -> ExportReport:
 def _text_tower(config: ExportConfig, run: TrainConfig) -> TextTower:
     """The given folder, or the run's teacher where that is a folder as it is."""
     teacher = run.teacher.backbone if run.teacher else None
+    if isinstance(teacher, VisionBackbone):
+        raise ConfigError("layout: vision_text joins a trained tower of images to texts; this run trained one of texts")
     told = EncoderContract("text")
     if teacher is not None:
         told = EncoderContract(

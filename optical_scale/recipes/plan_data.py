@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from optical_scale.config.backbones import TextBackbone
 from optical_scale.config.run import TrainConfig
 from optical_scale.errors import StreamError
-from optical_scale.recipes.build_models import english_tokenizer, for_training, text_tokenizer, vision_encoder
+from optical_scale.recipes.build_models import reads, students_side, teachers_side
 from optical_scale.recipes.build_stream import Measure, collator, mixture, sources
 from optical_scale.recipes.steps import total_steps
 from optical_scale.runtime.world import World
@@ -131,8 +130,7 @@ def _plan(strand: Strand, lengths: Lengths, steps: int, ranks: Sequence[int], pe
 def _strand(config: TrainConfig, name: str) -> tuple[Strand, _ReadNow]:
     how = config.stream
     student = config.student.backbone
-    prepare = text_tokenizer(student) if isinstance(student, TextBackbone) else vision_encoder(student)[1]
-    prepare, tokenize = for_training(prepare, config.student), english_tokenizer(config)
+    prepare, tokenize = students_side(reads(student), config.student), teachers_side(config)
     kind, collate = collator(tokenize, prepare, negatives=how.negatives, seed=config.seed)
     found = sources(how, kind)
     lengths = _ReadNow(found, Measure(collate, tokenize, prepare))

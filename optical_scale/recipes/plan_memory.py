@@ -16,7 +16,7 @@ from optical_scale.backbones.encoder import Encoder
 from optical_scale.config.backbones import Backbone, VisionBackbone
 from optical_scale.config.engine import Offload, Precision, StudentEngine
 from optical_scale.config.run import TrainConfig
-from optical_scale.recipes.build_models import empty_encoder, empty_student
+from optical_scale.recipes.build_models import empty_encoder, empty_student, image_transform
 
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -128,9 +128,10 @@ class MemoryPlan:
         self.teacher: Shape | None = None
         self.teacher_tokens = self.student.tokens
         if config.teacher is not None:
-            self.teacher_tokens = tokens or config.teacher.backbone.max_tokens
+            backbone = config.teacher.backbone
+            self.teacher_tokens = _tokens(backbone, tokens)
             if config.teacher.cache is None:
-                backbone, precision = config.teacher.backbone, config.teacher.engine.precision
+                precision = config.teacher.engine.precision
                 self.teacher = _shape(empty_encoder(backbone), backbone, passages, tokens, precision)
 
     @property
@@ -256,7 +257,7 @@ def _shape(model: Encoder, backbone: Backbone, rows: int, tokens: int | None, pr
     known: Any = model.backbone.config
     inputs: dict[str, Tensor]
     if isinstance(backbone, VisionBackbone):
-        side = known.image_size
+        side = image_transform(backbone).pixels.size
         inputs = {"pixel_values": torch.ones(rows, known.num_channels, side, side, device="meta")}
         inputs["pixel_values"] = inputs["pixel_values"].to(_DTYPES[precision])
     else:
@@ -268,6 +269,13 @@ def _shape(model: Encoder, backbone: Backbone, rows: int, tokens: int | None, pr
     layers = int(known.num_hidden_layers)
     entered = rows * length * int(known.hidden_size) * _BYTES[precision] * layers
     return Shape(sum(sizes), trained, max(sizes), kept, kept // layers, entered, width, length)
+
+
+def _tokens(backbone: Backbone, tokens: int | None) -> int:
+    """Of a text, or of an image."""
+    if isinstance(backbone, VisionBackbone):
+        return image_transform(backbone).max_tokens
+    return tokens or backbone.max_tokens
 
 
 def _kept_for_backward(model: Encoder, inputs: dict[str, Tensor]) -> tuple[int, torch.Size]:

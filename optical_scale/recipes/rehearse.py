@@ -9,7 +9,7 @@ from typing import NamedTuple
 from optical_scale.config.run import TrainConfig
 from optical_scale.engine.start import finish, start
 from optical_scale.recipes.build_engines import build_teacher
-from optical_scale.recipes.build_models import english_tokenizer
+from optical_scale.recipes.build_models import teachers_side
 from optical_scale.recipes.build_objective import objective
 from optical_scale.recipes.build_stream import Needs, loader
 from optical_scale.recipes.build_towers import build_towers, check_widths, start_towers
@@ -46,7 +46,7 @@ def rehearse(config: TrainConfig, steps: int = 1) -> Rehearsal:
         towers = build_towers(config, world)
     with phases("build teacher"):
         teacher, _ = build_teacher(config, device)
-        check_widths(teacher, towers)
+        check_widths(teacher, {tower.name: tower.module for tower in towers})
     with phases("start student engine"):
         student = start_towers(towers, device, {tower.name: steps for tower in towers})
     parameters = [parameter for tower in towers for parameter in tower.module.parameters()]
@@ -56,7 +56,7 @@ def rehearse(config: TrainConfig, steps: int = 1) -> Rehearsal:
     with tempfile.TemporaryDirectory() as lengths:
         stream = loader(
             config.stream,
-            english_tokenizer(config),
+            teachers_side(config),
             {tower.name: tower.reads for tower in towers},
             world=world,
             seed=config.seed,

@@ -135,8 +135,10 @@ def _evaluation(study: Study, folder: Path, train: TrainConfig) -> EvaluateConfi
         told = student.model_dump(include={"max_tokens", "prefix", "passage_prefix", "mask_punctuation"})
         own = TextBackbone(pretrained=exported, **told)
         stage, vision = own, None
+        if isinstance(teacher, VisionBackbone):  # English is read by the student, images by the teacher
+            vision, teacher = teacher, None
     else:
-        assert teacher is not None, "the schema demands a teacher for a vision student"
+        assert isinstance(teacher, TextBackbone), "the schema demands one for a vision student"
         stage, vision = teacher, VisionBackbone(kind="vision", pretrained=exported)
     fixed: dict[str, Any] = {
         "output": folder / "report",
@@ -150,7 +152,7 @@ def _evaluation(study: Study, folder: Path, train: TrainConfig) -> EvaluateConfi
     if study.evaluate is not None:
         # The schema of the file asks for the fields that are replaced, so the file may leave them as they are.
         given = load(EvaluateConfig, study.evaluate)
-        if vision is not None:
+        if isinstance(student, VisionBackbone):
             fixed["stages"] = [Stage(name=STAGE, student=given.stages[-1].student)]
         return given.model_copy(update=fixed)
     if not train.evaluation:

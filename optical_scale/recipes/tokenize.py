@@ -8,7 +8,7 @@ from pathlib import Path
 from optical_scale.config.backbones import TextBackbone
 from optical_scale.config.run import TrainConfig
 from optical_scale.errors import ConfigError
-from optical_scale.recipes.build_models import english_tokenizer, for_training, text_tokenizer
+from optical_scale.recipes.build_models import students_side, teachers_side, text_tokenizer
 from optical_scale.recipes.build_stream import sources, tokenizers
 from optical_scale.runtime.log import progress
 from optical_scale.stream.source import Source
@@ -49,8 +49,8 @@ def _open(config: TrainConfig) -> tuple[list[Source], Tokenizers]:
     student = pairs.student.backbone
     if not isinstance(student, TextBackbone):
         raise ConfigError("student.backbone: only bitext is tokenised beforehand; this student reads images")
-    target = for_training(text_tokenizer(student), pairs.student)
-    return sources(pairs.stream, "bitext"), tokenizers(english_tokenizer(config), target)
+    target = students_side(text_tokenizer(student), pairs.student)
+    return sources(pairs.stream, "bitext"), tokenizers(teachers_side(config), target)
 
 
 def _check_names(folder: Path, found: list[Source]) -> None:

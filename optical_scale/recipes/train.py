@@ -23,10 +23,10 @@ from optical_scale.engine.towers import VISION, Student
 from optical_scale.errors import ResumeError
 from optical_scale.recipes.announce import announce
 from optical_scale.recipes.build_engines import accumulation, build_teacher
-from optical_scale.recipes.build_evaluations import Encoders, measure
-from optical_scale.recipes.build_models import contract_of, english_tokenizer
+from optical_scale.recipes.build_evaluations import Encoders, check_boxes, measure
+from optical_scale.recipes.build_models import contract_of, teachers_side
 from optical_scale.recipes.build_objective import objective
-from optical_scale.recipes.build_stream import Needs, loader
+from optical_scale.recipes.build_stream import Needs, Prepare, loader
 from optical_scale.recipes.build_towers import Tower, build_towers, check_widths, start_towers
 from optical_scale.recipes.reshape import reshape
 from optical_scale.recipes.steps import total_steps
@@ -64,11 +64,11 @@ def train(config: TrainConfig) -> TrainState:
     claimed = _claim(config, world)
 
     towers = build_towers(config, world)
-    teacher, tokenize = build_teacher(config, device)
-    check_widths(teacher, towers)
+    teacher, prepare = build_teacher(config, device)
+    _check_fit(config, teacher, prepare, towers)
     stream = loader(
         config.stream,
-        english_tokenizer(config),
+        teachers_side(config),
         {tower.name: tower.reads for tower in towers},
         world=world,
         seed=config.seed,
@@ -78,7 +78,7 @@ def train(config: TrainConfig) -> TrainState:
     )
     steps = total_steps(config, stream.strands)
     by_strand = dict(zip((tower.name for tower in towers), stream.strands.counts(steps), strict=True))
-    meter = Meter(device, _work(config, teacher, towers, device))
+    meter = Meter(device, _work(config, teacher, prepare, towers, device))
     store = _store(config, world)
     reshaped = reshape(store.latest(), config, world)
     student = start_towers(towers, device, by_strand, universal=reshaped is not None)
@@ -91,7 +91,7 @@ def train(config: TrainConfig) -> TrainState:
         loader=stream,
         store=store,
         assets=lambda: _assets(config, towers, student, stream),
-        evaluate=_evaluator(config, teacher, tokenize, student, towers, world),
+        evaluate=_evaluator(config, teacher, prepare, student, towers, world),
         hooks=_hooks(config, world, steps),
         times=_times(config, steps),
         world=world,
@@ -114,19 +114,36 @@ def train(config: TrainConfig) -> TrainState:
     return state
 
 
-def _work(config: TrainConfig, teacher: Teacher | None, towers: Sequence[Tower], device: torch.device) -> Work:
+def _check_fit(config: TrainConfig, teacher: Teacher | None, prepare: Prepare | None, towers: Sequence[Tower]) -> None:
+    check_widths(teacher, {tower.name: tower.module for tower in towers})
+    for reader in (prepare, *(tower.prepare for tower in towers)):
+        if isinstance(reader, ImageTransform):
+            check_boxes(config.evaluation, reader)
+
+
+def _work(
+    config: TrainConfig,
+    teacher: Teacher | None,
+    prepare: Prepare | None,
+    towers: Sequence[Tower],
+    device: torch.device,
+) -> Work:
     """What the networks compute, of which the log says how much of the device's best that is."""
     peak = config.logging.peak_teraflops and config.logging.peak_teraflops * 1e12
     if peak is None and device.type == "cuda" and config.student.engine.precision != "fp32":
         peak = peak_flops(torch.cuda.get_device_name(device))
-    students = [Flops.of(tower.module) for tower in towers]
+    students = [Flops.of(tower.module, _patches(tower.prepare)) for tower in towers]
     return Work(
-        teacher=Flops.of(teacher.module) if isinstance(teacher, TeacherEngine) else None,
+        teacher=Flops.of(teacher.module, _patches(prepare)) if isinstance(teacher, TeacherEngine) else None,
         texts=next((student for student in students if not student.patches), None),
         images=next((student for student in students if student.patches), None),
         both_sides=teacher is None,
         peak=peak,
     )
+
+
+def _patches(prepare: Prepare | None) -> int:
+    return prepare.max_tokens if isinstance(prepare, ImageTransform) else 0
 
 
 def _claim(config: TrainConfig, world: World) -> IO[str] | None:
@@ -169,7 +186,7 @@ def _claim(config: TrainConfig, world: World) -> IO[str] | None:
 def _evaluator(
     config: TrainConfig,
     teacher: Teacher | None,
-    tokenize: TextTokenizer | None,
+    teachers: Prepare | None,
     student: Student,
     towers: Sequence[Tower],
     world: World,
@@ -184,17 +201,22 @@ def _evaluator(
 
     def by_teacher(items: Any) -> Any:
         assert teacher is not None
-        assert tokenize is not None
-        return teacher.encode(tokenize(items))
+        assert teachers is not None
+        return teacher.encode(teachers(items))
 
     prepare = towers[0].prepare
     if isinstance(prepare, ImageTransform):
-        assert tokenize is not None
-        encoders = Encoders(by_teacher, by_teacher, images=by_student, query_spans=tokenize.spans)
-    elif teacher is None:
+        assert isinstance(teachers, TextTokenizer), "the schema demands one for the captions"
+        encoders = Encoders(by_teacher, by_teacher, images=by_student, query_spans=teachers.spans)
+    elif not isinstance(teachers, TextTokenizer):  # no teacher, or one of images: English is read by the student
         passages = prepare.for_passages()
         encoders = Encoders(
-            by_student, lambda texts: student.encode(passages(texts)), passage_cache=None, matrices_cache=None
+            by_student,
+            lambda texts: student.encode(passages(texts)),
+            images=by_teacher if teachers else None,
+            passage_cache=None,
+            matrices_cache=None,
+            query_spans=prepare.spans,
         )
     else:
         images = by_second if len(towers) > 1 else None

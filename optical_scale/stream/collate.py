@@ -19,6 +19,7 @@ from optical_scale.stream.tokens import Ids, TokenisedPair
 Tokenize = Callable[[Sequence[str]], TokenBatch]
 BatchIds = Callable[[Sequence[Ids]], TokenBatch]
 TransformImages = Callable[[Sequence[bytes]], PatchBatch]
+Side = TokenBatch | PatchBatch
 
 ENGLISH = "en"
 
@@ -37,36 +38,40 @@ class PairCollator:
     captions are used equally often and a resumed run uses the same ones. The negatives of a text pair take turns
     likewise, in an order of their own for each pair.
 
+    Without ``tokenize_source`` the teacher reads images: the image is the source, and the caption, of any language,
+    goes to ``tokenize_target``.
+
     Args:
-        tokenize_source: text for the teacher.
-        tokenize_target: text for the student; needed for text pairs.
+        tokenize_source: text for the teacher; None if it reads images.
+        tokenize_target: text for the student; None if it reads images.
         transform_images: JPEG or PNG bytes to pixels; needed for captioned images.
         batch_ids: of both sides, for pairs that know their token ids: pads them as ``tokenize_source`` and
             ``tokenize_target`` would.
         phrases: finds the phrases of captions and their boxes; None leaves them out.
-        caption_language: which captions describe an image to the teacher; ``en`` also accepts ``en-GB``.
+        caption_language: which captions describe an image to the teacher; ``en`` also accepts ``en-GB``. None takes
+            all.
         negatives: how many of each pair's negatives are used at a time; a pair with fewer gives all it has.
         idf: weighs the tokens of the English side, and those of the other by its language; images have no tokens.
         seed: decides the order of negatives.
 
     Raises:
-        StreamError: neither ``tokenize_target`` nor ``transform_images`` was given.
+        StreamError: fewer than two of the first three were given.
     """
 
     def __init__(
         self,
-        tokenize_source: Tokenize,
+        tokenize_source: Tokenize | None,
         *,
         tokenize_target: Tokenize | None = None,
         transform_images: TransformImages | None = None,
         batch_ids: tuple[BatchIds, BatchIds] | None = None,
         phrases: PhraseCollator | None = None,
-        caption_language: str = ENGLISH,
+        caption_language: str | None = ENGLISH,
         negatives: int = 0,
         idf: tuple[InverseDocumentFrequency, InverseDocumentFrequency | None] | None = None,
         seed: int = 0,
     ) -> None:
-        if tokenize_target is None and transform_images is None:
+        if sum(side is not None for side in (tokenize_source, tokenize_target, transform_images)) < 2:
             raise StreamError("a collator needs tokenize_target (text pairs) or transform_images (captioned images)")
         self.tokenize_source = tokenize_source
         self.tokenize_target = tokenize_target
@@ -101,6 +106,7 @@ class PairCollator:
         if self.idf is None:
             return batch
         english, other = self.idf
+        assert isinstance(batch.source, TokenBatch), "weights are for a teacher of texts"
         source, target = english.weigh(batch.source, [ENGLISH] * len(batch.source)), batch.target
         if other is not None and isinstance(target, TokenBatch):
             target = other.weigh(target, batch.languages)
@@ -108,15 +114,22 @@ class PairCollator:
 
     def blank(self) -> PairBatch:
         """One row without meaning and without key, of the kind this collator makes; see :class:`PairBatch`."""
-        if self.tokenize_target is not None:
+        if self.tokenize_source is not None and self.tokenize_target is not None:
             return PairBatch(
                 self.tokenize_source([""]), self.tokenize_target([""]), (), (), queries=_queries([], [], [])
             )
+        return PairBatch(*self._sides([""], [_BLACK]), (), ())
+
+    def _sides(self, captions: Sequence[str], images: Sequence[bytes]) -> tuple[Side, Side]:
+        """What the teacher reads of captioned images, and what the student reads."""
         assert self.transform_images is not None
-        return PairBatch(self.tokenize_source([""]), self.transform_images([_BLACK]), (), ())
+        if self.tokenize_source is not None:
+            return self.tokenize_source(captions), self.transform_images(images)
+        assert self.tokenize_target is not None
+        return self.transform_images(images), self.tokenize_target(captions)
 
     def _text(self, pairs: Sequence[TextPair], epochs: Sequence[int]) -> PairBatch:
-        if self.tokenize_target is None:
+        if self.tokenize_source is None or self.tokenize_target is None:
             raise StreamError(f"{pairs[0].key!r} is a text pair, but this run reads images; use a corpus of images")
         known = [pair for pair in pairs if isinstance(pair, TokenisedPair)]
         drawn = [self._drawn(pair, epoch) for pair, epoch in zip(pairs, epochs, strict=True)]
@@ -143,15 +156,14 @@ class PairCollator:
         if self.transform_images is None:
             raise StreamError(f"{images[0].key!r} is an image, but this run reads text pairs; use a text corpus")
         captions = [self.caption(image, epoch) for image, epoch in zip(images, epochs, strict=True)]
-        source = self.tokenize_source([caption.text for caption in captions])
-        target = self.transform_images([image.image for image in images])
+        source, target = self._sides([caption.text for caption in captions], [image.image for image in images])
         assert len(source) == len(target) == len(images)
         regions = self.phrases(images, captions) if self.phrases is not None else None
         languages = tuple(caption.language for caption in captions)
         return PairBatch(source, target, languages, tuple(image.key for image in images), regions=regions)
 
-    def english(self, record: Record) -> list[str]:
-        """All texts that may stand for ``record`` on the English side, in some epoch.
+    def texts(self, record: Record) -> list[str]:
+        """All texts that may stand for ``record`` on the English side, or beside its image, in some epoch.
 
         Raises:
             StreamError: an image has no caption in ``caption_language``.
@@ -176,7 +188,9 @@ class PairCollator:
             StreamError: there is none.
         """
         wanted = self.caption_language
-        captions = [c for c in image.captions if c.language == wanted or c.language.startswith(wanted + "-")]
+        captions = [
+            c for c in image.captions if wanted is None or c.language == wanted or c.language.startswith(wanted + "-")
+        ]
         if not captions:
             found = ", ".join(sorted({caption.language for caption in image.captions})) or "none"
             raise StreamError(

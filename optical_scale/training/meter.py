@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from optical_scale.backbones.flops import Flops
-from optical_scale.batch import PairBatch, PatchBatch
+from optical_scale.batch import PairBatch, PatchBatch, TokenBatch
 from optical_scale.runtime.phases import Phase, peak_bytes, reset_peak
 
 
@@ -32,14 +31,12 @@ class Work:
 
     def flops(self, batch: PairBatch) -> float:
         """Forward and backward, padding left out."""
-        source = _lengths(batch.source.attention_BT)
+        source = _lengths(batch.source, self.teacher)
         total = self.teacher.forward(source) if self.teacher else 0.0
-        if isinstance(batch.target, PatchBatch):
-            student, lengths = self.images, [self.images.patches] * len(batch.target) if self.images else []
-        else:
-            student, lengths = self.texts, _lengths(batch.target.attention_BT)
-            if self.both_sides:
-                lengths = [*source, *lengths]
+        student = self.images if isinstance(batch.target, PatchBatch) else self.texts
+        lengths = _lengths(batch.target, student)
+        if self.both_sides:
+            lengths = [*source, *lengths]
         return total + (student.forward(lengths) + student.backward(lengths) if student else 0.0)
 
 
@@ -70,9 +67,8 @@ class Meter:
         self._steps += 1
         for batch in micro_batches:
             self._pairs += len(batch.languages)
-            self._tokens += int(batch.source.attention_BT.sum())
-            if not isinstance(batch.target, PatchBatch):
-                self._tokens += int(batch.target.attention_BT.sum())
+            for side in (batch.source, batch.target):
+                self._tokens += sum(_lengths(side))
             if self._work.peak is not None:
                 self._flops += self._work.flops(batch)
         kind = "images" if isinstance(micro_batches[0].target, PatchBatch) else "texts"
@@ -111,5 +107,8 @@ class Meter:
         return values
 
 
-def _lengths(attention_BT: Tensor) -> list[int]:
-    return [int(length) for length in attention_BT.sum(1).tolist()]
+def _lengths(batch: TokenBatch | PatchBatch, network: Flops | None = None) -> list[int]:
+    """Tokens of each text; of each image as many as ``network`` makes of it."""
+    if isinstance(batch, PatchBatch):
+        return [network.patches if network else 0] * len(batch)
+    return [int(length) for length in batch.attention_BT.sum(1).tolist()]

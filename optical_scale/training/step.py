@@ -115,6 +115,7 @@ class TrainStep:
                 teacher = self.teacher.encode(batch.source)
             with self.phases("student"):
                 return teacher, self.student.encode(batch.target)
+        assert isinstance(batch.source, TokenBatch)
         assert isinstance(batch.target, TokenBatch)
         with self.phases("student"):
             return self.student.encode_both(batch.source, batch.target)

@@ -37,8 +37,12 @@ def test_frozen_weights_cost_half_of_their_backward():
     assert whole.backward([9]) - frozen.backward([9]) == 2 * whole.weights * 9
 
 
-def test_images_have_as_many_tokens_as_patches_and_one():
+def test_images_cost_what_torch_counts():
     config = CLIPVisionConfig(
-        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=12, patch_size=4
-    )
-    assert Flops.of(Encoder(from_config(config), 32, None)).patches == 10
+        hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=96, image_size=24, patch_size=4,
+        attn_implementation="eager",
+    )  # fmt: skip
+    model = Encoder(from_config(config), 64, 32)
+    flops = Flops.of(model, patches=37)
+    forward, _ = counted(model, pixel_values=torch.ones(2, 3, 24, 24))
+    assert abs(flops.forward([flops.patches] * 2) / forward - 1) < 0.05

@@ -4,7 +4,7 @@ import logging
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForMaskedLM, BertConfig, BertForMaskedLM
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, BertConfig, BertForMaskedLM
 
 from optical_scale.backbones.pretrained import Pretrained, load_backbone
 from optical_scale.backbones.surgery import keep_layers
@@ -36,6 +36,18 @@ def states(model):
 def test_a_tasks_model_gives_its_backbone(folder):
     expected = AutoModelForMaskedLM.from_pretrained(folder).bert
     assert torch.equal(states(load_backbone(folder)), states(expected))
+
+
+@pytest.mark.parametrize("model_type", ["bert", "deberta-v2", "modernbert", "xlm-roberta", "xlm-roberta-xl"])
+def test_every_kind_of_encoder_is_read_in_parts(model_type, tmp_path, caplog):
+    """mDeBERTa has relative positions in buckets and a second table of them; ModernBERT has none, and other layers."""
+    extra = {"deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 4}}
+    config = AutoConfig.for_model(model_type, **SIZES, **extra.get(model_type, {}), pad_token_id=1)
+    AutoModelForMaskedLM.from_config(config).save_pretrained(tmp_path)
+    expected = states(AutoModel.from_pretrained(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(states(load_backbone(tmp_path)), expected)
+    assert "read whole" not in caplog.text
 
 
 def test_several_files_and_names_of_the_first_bert(folder, tmp_path):

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 import torch
-from transformers import BertTokenizerFast
+from transformers import AutoTokenizer, BertTokenizerFast
 
 from optical_scale.backbones.encoder import EncoderContract
 from optical_scale.backbones.tokenizers import TextTokenizer, punctuation
@@ -42,6 +42,16 @@ def test_as_transformers_tokenises(folder, prefix, max_tokens):
     expected = theirs["attention_mask"].bool() & ~theirs["special_tokens_mask"].bool()
     assert torch.equal(batch.mask_BT[some_B], expected[some_B])
     assert tokenize.lengths(TEXTS) == theirs["attention_mask"].sum(1).tolist()
+
+
+def test_a_tokenizer_without_padding_and_a_folder_without_any(folder, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path / "bare")
+    with pytest.raises(ConfigError, match=r"bare must be a fast tokenizer with a padding token"):
+        TextTokenizer.load(tmp_path / "bare", 8)
+    with pytest.raises(ConfigError, match=r"holds no tokenizer that transformers can load"):
+        TextTokenizer.load(tmp_path, 8)
 
 
 def test_threads_may_share_one(folder):

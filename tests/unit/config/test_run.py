@@ -41,6 +41,29 @@ def test_a_vision_student_has_a_teacher_and_no_bitext():
         train(student={"backbone": VISION}, evaluation=[{"name": "bitext", "shards": "v"}])
 
 
+PICTURES = {"kind": "vision", "pretrained": "models/clip"}
+
+
+def test_a_teacher_of_images_has_a_student_of_captions():
+    assert train(teacher={"backbone": PICTURES}).teaches_images
+    assert not train().teaches_images
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"student": {"backbone": VISION}}, "a teacher of images is for a student of captions"),
+        ({"teacher": {"backbone": PICTURES, "cache": {"folder": "c"}}}, "`cache` stores states of texts"),
+        ({"teacher": {"backbone": PICTURES, "engine": {"packed": True}}}, "images have none; leave it out"),
+        ({"stream": {"sources": [{"shards": "s"}], "pairs_per_step": 8, "micro_batch_pairs": 4, "tokens": "t"}},
+         r"stream.tokens is for bitext"),
+    ],
+)  # fmt: skip
+def test_what_a_teacher_of_images_cannot_have(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        train(**{"teacher": {"backbone": PICTURES}} | changes)
+
+
 LATE = {"name": "contrastive", "dense": 0.0, "late_interaction": 1.0}
 
 

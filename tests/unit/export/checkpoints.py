@@ -14,6 +14,10 @@ ALONE = [
     "bf16:2:bf16:text:0",
     "stage1:1:fp32:words:8",
     "lora0:0:fp32:lora:8",
+    "clip:0:fp32:clip:8",
+    "siglip:1:fp32:siglip:8",
+    "dinov2:0:fp32:dinov2:8",
+    "clip_text:0:fp32:clip_text:8",
 ]
 IN_PAIRS = ["stage3:3:fp32:text:8", "stage2:2:fp32:text:8", "lora3:3:fp32:lora:8", "lora2:2:bf16:lora:0"]
 

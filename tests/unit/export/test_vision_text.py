@@ -12,6 +12,7 @@ from optical_scale.config.export import ExportConfig
 from optical_scale.errors import ConfigError, ExportError
 from optical_scale.recipes.build_models import text_encoder, text_tokenizer, vision_encoder
 from optical_scale.recipes.export import export
+from tests.support.towers import write_tower
 from tests.unit.export.checkpoints import step_folder
 
 TEXTS = ["a cat", "the weather in the mountains is getting worse"]
@@ -56,6 +57,39 @@ def test_images_and_texts_are_encoded_as_by_each_tower_alone(both, model, text):
     found = model.encode([image], convert_to_tensor=True)
     torch.testing.assert_close(found, expected, rtol=0, atol=5e-7)
     assert model.similarity(found, model.encode(TEXTS)).shape == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip", "dinov2"])
+def test_towers_with_a_vector_for_all_of_an_image(runs, text, tmp_path, name):
+    from sentence_transformers import SentenceTransformer
+
+    output = tmp_path / name
+    export(ExportConfig(checkpoint=runs[name], output=output, layout="vision_text", text=text))
+    tensors = load_file(step_folder(runs[name]) / "reference.safetensors")
+    model = SentenceTransformer(str(output), device="cpu")
+    features = model({"pixel_values": tensors["pixels_BCHW"], "modality": "image"})
+    expected = functional.normalize(tensors["x_BTD"][:, 0])
+    assert (features["sentence_embedding"] - expected).abs().max() <= 2e-7
+    assert model.encode([Image.linear_gradient("L").convert("RGB")]).shape == (1, 8)
+
+
+def test_a_text_tower_that_pools_by_the_last_token(runs, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    text = export(ExportConfig(checkpoint=runs["clip_text"], output=tmp_path / "text")).folder
+    both = export(
+        ExportConfig(checkpoint=runs["vision"], output=tmp_path / "b", layout="vision_text", text=text)
+    ).folder
+    alone, joint = (SentenceTransformer(str(folder), device="cpu") for folder in (text, both))
+    assert (joint.encode(TEXTS) == alone.encode(TEXTS)).all()
+
+
+def test_one_tower_of_two_cannot_be_joined(runs, tmp_path):
+    write_tower(tmp_path / "clip", "clip")
+    with pytest.raises(ExportError, match=r"clip is a model of two towers"):
+        export(
+            ExportConfig(checkpoint=runs["vision"], output=tmp_path / "o", layout="vision_text", text=tmp_path / "clip")
+        )
 
 
 def test_each_tower_loads_by_itself(both):

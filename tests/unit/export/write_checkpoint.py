@@ -5,6 +5,7 @@ python write_checkpoint.py FOLDER NAME:STAGE:PRECISION:KIND:HEAD …
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from optical_scale.backbones.encoder import Encoder
 from optical_scale.backbones.fresh import build_backbone
 from optical_scale.backbones.tokenizers import TextTokenizer, train_unigram
-from optical_scale.backbones.vision import ImageTransform
+from optical_scale.backbones.vision import ImageTransform, Pixels
 from optical_scale.batch import PatchBatch
 from optical_scale.config.deepspeed import derive_student
 from optical_scale.config.engine import StudentEngine as StudentConfig
@@ -46,10 +47,17 @@ def words_parts(run: Path, world: World):
     return text_parts(run, world, mask_punctuation=True)
 
 
-def vision_parts(run: Path, world: World):
-    architecture = SIZES | {"model_type": "vit", "image_size": 16, "patch_size": 8}
+def vision_parts(run: Path, world: World, model_type: str = "vit"):
+    architecture = SIZES | {"model_type": model_type, "image_size": 16, "patch_size": 8}
     config = {"kind": "vision", "architecture": architecture}
-    return config, ImageTransform(16), PatchBatch(torch.rand(3, 3, 16, 16))
+    return config, ImageTransform(Pixels(16), 8), PatchBatch(torch.rand(3, 3, 16, 16))
+
+
+def clip_text_parts(run: Path, world: World):
+    """CLIP's text tower, whose dense vector is that of the last token."""
+    config, prepare, batch = text_parts(run, world)
+    config["architecture"] |= {"model_type": "clip_text_model", "bos_token_id": 0, "eos_token_id": 2}
+    return config, prepare, batch
 
 
 def adapted_parts(run: Path, world: World):
@@ -59,10 +67,13 @@ def adapted_parts(run: Path, world: World):
         build_backbone(config.pop("architecture")).save_pretrained(run / "base")
         prepare.save(run / "base")
     barrier()
-    return {"kind": "text", "pretrained": str(run / "base"), "prefix": "query: "}, prepare, batch
+    return {"kind": "text", "pretrained": str(run / "base"), "prefix": "query: ", "max_tokens": 16}, prepare, batch
 
 
-PARTS = {"text": text_parts, "words": words_parts, "vision": vision_parts, "lora": adapted_parts}
+PARTS = {"text": text_parts, "words": words_parts, "vision": vision_parts}
+PARTS |= {"lora": adapted_parts, "clip_text": clip_text_parts}
+PARTS |= {name: partial(vision_parts, model_type=f"{name}_vision_model") for name in ("clip", "siglip")}
+PARTS["dinov2"] = partial(vision_parts, model_type="dinov2_with_registers")
 
 
 def student(config: dict, engine: StudentConfig, derived: dict, head: int, lora: bool) -> Encoder:

@@ -6,6 +6,7 @@ from optical_scale.config.run import TrainConfig
 from optical_scale.recipes.announce import memory_of, tokens_of
 from optical_scale.recipes.plan_memory import Layout, Memory, MemoryPlan
 from tests.support.runs import Workshop
+from tests.support.towers import write_tower
 
 PLAIN = {"offload_optimizer": "none", "offload_parameters": "none", "activation_checkpointing": False}
 
@@ -97,6 +98,14 @@ def test_every_tower_keeps_its_states_and_they_compute_in_turn(workshop, tmp_pat
     assert together.optimizer == alone.optimizer + with_images.optimizer
     assert both.students["images"].activations == pytest.approx(2 * vision.student.activations, rel=0.05)
     assert together.activations == max(alone.activations, both.students["images"].activations)
+
+
+def test_a_teacher_of_images_has_their_tokens(workshop, tmp_path):
+    model = write_tower(tmp_path / "siglip", "siglip")
+    teacher = {"backbone": {"kind": "vision", "pretrained": str(tmp_path / "siglip")}}
+    plan = MemoryPlan(load(TrainConfig, workshop.config("images", teacher=teacher)))
+    assert (plan.student.tokens, plan.teacher_tokens) == (24, 5)
+    assert plan.teacher.parameters == sum(parameter.numel() for parameter in model.vision_model.parameters())
 
 
 def test_dropped_layers_and_a_new_vocabulary_count(tmp_path, workshop):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from optical_scale.backbones.vision import ImageTransform
+from optical_scale.backbones.vision import ImageTransform, Pixels
 from optical_scale.errors import ShardError
 from optical_scale.records import CaptionedImage, TextPair
 from optical_scale.shards.codec import KEY
@@ -117,7 +117,7 @@ def test_a_url_and_a_collator_know_no_difference(tmp_path):
     remote = RemoteShards(folder.as_uri(), tmp_path / "cache", most_bytes=10**9)
     view = ShardFolder.fetched(remote).select()
     assert list(view) == list(ShardFolder(folder).select())
-    batch = PairCollator(characters, transform_images=ImageTransform(8))(list(view))
+    batch = PairCollator(characters, transform_images=ImageTransform(Pixels(8), 4))(list(view))
     assert (len(batch.source), batch.languages[0]) == (6, "en")
     assert batch.target.pixels_BCHW.shape == (6, 3, 8, 8)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from optical_scale.backbones.vision import ImageTransform
+from optical_scale.backbones.vision import ImageTransform, Pixels
 from optical_scale.errors import ShardError
 from optical_scale.records import Caption, CaptionedImage, TextPair
 from optical_scale.runtime.world import World
@@ -108,7 +108,7 @@ def test_bad_images_and_images_without_caption_are_told_apart(tmp_path):
         for caption in [Caption("de" if n == 5 else "en", "dog")]
     ]
     write_shards(images, tmp_path / "s", 5)
-    transform = ImageTransform(8)
+    transform = ImageTransform(Pixels(8), 4)
     collate = PairCollator(characters, transform_images=transform)
     batches = loader(tmp_path / "s", "skip", collate=collate).take(0)
     reasons = Counter(why for batch in batches for why in batch.skipped)

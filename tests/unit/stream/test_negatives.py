@@ -71,8 +71,8 @@ def test_scores_follow_the_draw():
 def test_without_wanting_negatives_none_are_read():
     batch = collator(negatives=0)([pair()])
     assert (texts(batch), batch.negatives) == (["passage 0"], 0)
-    assert collator(negatives=0).english(pair()) == ["passage 0"]
-    assert collator().english(pair()) == ["passage 0", *NEGATIVES]
+    assert collator(negatives=0).texts(pair()) == ["passage 0"]
+    assert collator().texts(pair()) == ["passage 0", *NEGATIVES]
 
 
 class Listed:
