@@ -32,7 +32,8 @@ def add_adapters(
     except ImportError as error:
         raise ConfigError("student.lora: needs peft; install it with `pip install optical-scale[lora]`") from error
     backbone = encoder.backbone
-    linear = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
+    # Not the projection inside torch's own attention, whose weights that uses without calling it.
+    linear = [name for name, module in backbone.named_modules() if type(module) is nn.Linear]
     chosen = linear if targets is None else [name for target in targets for name in _ending(linear, target)]
     inject_adapter_in_model(
         LoraConfig(

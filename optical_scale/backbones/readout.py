@@ -65,8 +65,9 @@ def pooled_over(attention_BT: Tensor, readout: Readout) -> Tensor:
     if readout.pooled == "mean":
         return attention_BT
     at_T = torch.arange(attention_BT.shape[1], device=attention_BT.device)
-    last_B = attention_BT.sum(1) - 1 if readout.pooled == "last" else attention_BT.new_zeros(len(attention_BT)).long()
-    return at_T == last_B[:, None]
+    if readout.pooled == "first":
+        return (at_T == 0).expand_as(attention_BT)
+    return at_T == attention_BT.sum(1, keepdim=True) - 1
 
 
 def token_vectors(backbone: nn.Module, **inputs: Tensor) -> Tensor:

@@ -157,6 +157,20 @@ def test_every_tower_is_built_from_scratch_and_learns(model_type):
     assert idle in ([], ["backbone.embeddings.mask_token"])
 
 
+@pytest.mark.parametrize("name", ["clip", "siglip"])
+def test_adapters_of_a_tower_all_learn(folders, name):
+    pytest.importorskip("peft")
+    config = Student.model_validate(
+        {"backbone": {"kind": "vision", "pretrained": folders[name][0], "head": 8}, "lora": {"rank": 2}}
+    )
+    encoder, prepare = student_encoder(config, list)
+    batch = prepare(pictures())
+    encoder(**model_inputs(batch)).sum().backward()
+    trained = {n: parameter for n, parameter in encoder.named_parameters() if parameter.requires_grad}
+    assert [n for n, parameter in trained.items() if parameter.grad is None] == []
+    assert len(trained) == 1 + 2 * 6 * 2 + (4 if name == "siglip" else 0)
+
+
 def change(folder, target, file, **values):
     """A copy of a folder's small files with other values in one of them."""
     target.mkdir(exist_ok=True)
