@@ -27,13 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check both files, then print or start."""
+    from optical_scale.config.deepspeed import check_batches
     from optical_scale.config.launch import Cluster
     from optical_scale.config.loading import load
     from optical_scale.config.run import TrainConfig
-    from optical_scale.recipes.launch import launch_text, start, training_fits
+    from optical_scale.recipes.launch import launch_text, start
 
     cluster = load(Cluster, arguments.cluster, arguments.set)
-    training_fits(cluster, load(TrainConfig, arguments.config, arguments.overrides))
+    check_batches(load(TrainConfig, arguments.config, arguments.overrides), cluster.nodes * cluster.processes)
     training = [str(arguments.config), *arguments.overrides]
     if arguments.print:
         print(launch_text(cluster, training), end="")

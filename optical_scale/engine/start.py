@@ -20,12 +20,13 @@ from optical_scale.runtime.world import World
 COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=10)
 
 
-def start(world: World, *, seed: int) -> torch.device:
+def start(world: World, *, seed: int, patience: datetime.timedelta = COLLECTIVE_TIMEOUT) -> torch.device:
     """Join the process group and return this process's device.
 
     Args:
         world: this process among all.
         seed: of torch's generators, the same on all ranks so that models start equal.
+        patience: how long a rank waits for the others, now and in every collective.
 
     Raises:
         EngineError: fewer GPUs than local ranks.
@@ -47,7 +48,7 @@ def start(world: World, *, seed: int) -> torch.device:
 
         if not dist.is_initialized():
             deepspeed.init_distributed(
-                dist_backend="nccl" if device.type == "cuda" else "gloo", verbose=False, timeout=COLLECTIVE_TIMEOUT
+                dist_backend="nccl" if device.type == "cuda" else "gloo", verbose=False, timeout=patience
             )
     torch.manual_seed(seed)
     return device

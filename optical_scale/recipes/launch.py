@@ -7,10 +7,8 @@ import sysconfig
 from collections.abc import Sequence
 from typing import Any
 
-from optical_scale.config.deepspeed import accumulation_steps
 from optical_scale.config.launch import Cluster
 from optical_scale.config.loading import to_yaml
-from optical_scale.config.run import TrainConfig
 from optical_scale.errors import EngineError
 
 _MODULE = "optical_scale"
@@ -24,6 +22,18 @@ _GPU_DEFAULTS = {
     # ZeRO-3 gathers and frees parameters of many sizes; growing segments keep the memory from fragmenting.
     "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
 }
+
+_POD_SCRIPT = """\
+# A pod that must go is told by SIGTERM, to this first process alone. The ranks save when they get SIGUSR1; the launcher
+# would kill them after 30 s when it gets a signal itself, so it ignores that one.
+trap '' USR1
+"$0" "$@" &
+trap 'kill -USR1 -1' TERM
+wait "$!"; status=$?
+while kill -0 "$!" 2>/dev/null; do wait "$!"; status=$?; done
+exit "$status"
+"""
+"""Started with the launcher's words as its own."""
 
 
 def launch_text(cluster: Cluster, training: Sequence[str]) -> str:
@@ -47,17 +57,6 @@ def launch_text(cluster: Cluster, training: Sequence[str]) -> str:
             return to_yaml(_jobset(cluster, training))
         case "pytorchjob":
             return to_yaml(_pytorchjob(cluster, training))
-
-
-def training_fits(cluster: Cluster, training: TrainConfig) -> None:
-    """Refuse, before anything waits in a queue, a batch that the processes of ``cluster`` cannot share.
-
-    Raises:
-        ConfigError: with the arithmetic.
-    """
-    if training.stream.micro_batch_pairs is not None:
-        ranks = cluster.nodes * cluster.processes
-        accumulation_steps(training.stream.pairs_per_step, training.stream.micro_batch_pairs, ranks)
 
 
 def start(cluster: Cluster, training: Sequence[str]) -> int:
@@ -175,8 +174,10 @@ def _slurm(cluster: Cluster, training: Sequence[str]) -> str:
                 "status=0",
                 'wait "$step" || status=$?',
                 'if [ -n "$stopping" ]; then',
-                "    # The signal ended the first wait; this one lasts until the checkpoint is written.",
-                '    wait "$step" && scontrol requeue "$SLURM_JOB_ID"',
+                "    # The signal ended the first wait; this one lasts until the checkpoint is written. What ended",
+                "    # by itself needs no more time.",
+                '    wait "$step" && exit',
+                '    scontrol requeue "$SLURM_JOB_ID"',
                 "    exit",
                 "fi",
                 'exit "$status"',
@@ -243,7 +244,7 @@ def _pod(cluster: Cluster, command: Sequence[str], container: str = "worker") ->
     described: dict[str, Any] = {
         "name": container,
         "image": cluster.image,
-        "command": list(command),
+        "command": ["bash", "-c", _POD_SCRIPT, *command],
         "workingDir": str(cluster.folder),
         "env": [{"name": name, "value": value} for name, value in _environment(cluster).items()],
         "volumeMounts": mounts,
