@@ -24,6 +24,7 @@ COMMUNICATION = "deepspeed_shm_comm"
 FILES = "async_io"
 _PINNED = "pin_memory"
 """What the op for files is linked with, compiled on its own."""
+_BUILD_TIMES = {COMMUNICATION: "25 to 90 s", _PINNED: "about a minute", FILES: "some minutes"}
 _OURS = "optical_scale.lock"
 _ABANDONED = 120.0
 INSTALL_HINT = "install it with `apt-get install g++`, or `conda install gxx_linux-64` without root"
@@ -132,7 +133,7 @@ def _prebuild(op: str) -> Path:
                         f"{what}, which offloads to `nvme`, cannot be built: libaio and its headers are missing; "
                         "install them with `apt-get install libaio-dev`, or offload to `cpu`"
                     )
-                logger.info("compiling %s into %s (25 to 90 s, only once)", what, folder)
+                logger.info("compiling %s into %s (%s, only once)", what, folder, _BUILD_TIMES[op])
             builder.load(verbose=False)
     except (RuntimeError, ImportError, OSError, subprocess.SubprocessError) as error:
         raise EngineError(

@@ -52,7 +52,7 @@ def build_student(config: TrainConfig, derived: dict[str, Any]) -> tuple[Encoder
 
 
 def prepare_disks(config: TrainConfig, world: World, device: torch.device) -> None:
-    """Where something is offloaded to `nvme`, compile what that needs and see that it fits; all ranks enter together.
+    """Where something is offloaded to `nvme`, see that it fits and compile what that needs; all ranks enter together.
 
     Raises:
         EngineError: on every rank, when on some machine a tool, libaio, the folder or its space is missing.
@@ -63,10 +63,10 @@ def prepare_disks(config: TrainConfig, world: World, device: torch.device) -> No
     if not disks:
         return
     with agree_on_errors("preparing to offload to `nvme`", device):
-        require_file_op()
         if world.local_rank == 0:
             for disk, needed in disks.items():
                 require_space(disk, needed)
+        require_file_op()
 
 
 def _on_disk(config: TrainConfig) -> Iterator[tuple[str, Path, int]]:

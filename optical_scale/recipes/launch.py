@@ -117,6 +117,8 @@ def _deepspeed(cluster: Cluster, training: Sequence[str]) -> str:
     if cluster.hosts:
         command += ["--master_addr", cluster.hosts[0], "--launcher", cluster.transport, "--force_multi"]
         place = '--hostfile "$files/hostfile"'
+        lines.append("# A host that does not answer is named now; the processes of the others would wait for it.")
+        lines.append('optical-scale doctor --hostfile "$files/hostfile" >&2')
     else:
         place = f"--hostfile /dev/null --num_gpus {cluster.processes}"
     lines.append(f"{shlex.join(command)} {place} {shlex.join(['--module', _MODULE, 'train', *training])}")
