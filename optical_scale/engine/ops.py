@@ -111,6 +111,11 @@ def require_file_op() -> None:
     Raises:
         EngineError: a tool or libaio is missing, or compilation or loading fails.
     """
+    if not (op_state(FILES).built or missing_tools() or _builder(FILES).is_compatible()):
+        raise EngineError(
+            "DeepSpeed's op async_io, which offloads to `nvme`, cannot be built: libaio and its headers are missing; "
+            "install them with `apt-get install libaio-dev`, or offload to `cpu`"
+        )
     _prebuild(_PINNED)
     _prebuild(FILES)
 
@@ -119,7 +124,6 @@ def _prebuild(op: str) -> Path:
     what = f"DeepSpeed's op {op}"
     if missing := missing_tools():
         raise EngineError(f"{what} cannot be built; {'; '.join(missing)}")
-    choose_accelerator()
     builder = _builder(op)
     folder = op_state(op).folder
     started = time.perf_counter()
@@ -128,11 +132,6 @@ def _prebuild(op: str) -> Path:
             _clear_abandoned(folder / "lock")
             state = op_state(op)
             if not state.built:
-                if op == FILES and not builder.is_compatible(verbose=False):
-                    raise EngineError(
-                        f"{what}, which offloads to `nvme`, cannot be built: libaio and its headers are missing; "
-                        "install them with `apt-get install libaio-dev`, or offload to `cpu`"
-                    )
                 logger.info("compiling %s into %s (%s, only once)", what, folder, _BUILD_TIMES[op])
             builder.load(verbose=False)
     except (RuntimeError, ImportError, OSError, subprocess.SubprocessError) as error:
@@ -146,6 +145,7 @@ def _prebuild(op: str) -> Path:
 
 
 def _builder(op: str) -> Any:
+    choose_accelerator()
     from deepspeed.ops import op_builder
     from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
 

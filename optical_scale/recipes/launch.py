@@ -23,17 +23,12 @@ _GPU_DEFAULTS = {
     "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
 }
 
-_POD_SCRIPT = """\
-# A pod that must go is told by SIGTERM, to this first process alone. The ranks save when they get SIGUSR1; the launcher
+# A pod that must go is told by SIGTERM, to its first process alone. The ranks save when they get SIGUSR1; the launcher
 # would kill them after 30 s when it gets a signal itself, so it ignores that one.
-trap '' USR1
-"$0" "$@" &
-trap 'kill -USR1 -1' TERM
-wait "$!"; status=$?
-while kill -0 "$!" 2>/dev/null; do wait "$!"; status=$?; done
-exit "$status"
-"""
-"""Started with the launcher's words as its own."""
+_POD_SCRIPT = (
+    "trap '' USR1; \"$0\" \"$@\" & work=$!; trap 'kill -USR1 -1' TERM; wait $work; status=$?; "
+    "while kill -0 $work 2>/dev/null; do wait $work; status=$?; done; exit $status"
+)
 
 
 def launch_text(cluster: Cluster, training: Sequence[str]) -> str:
