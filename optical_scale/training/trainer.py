@@ -20,7 +20,7 @@ from optical_scale.training.alarms import Alarms
 from optical_scale.training.checkpoint import CheckpointStore
 from optical_scale.training.faults import take_together
 from optical_scale.training.hooks import Hook
-from optical_scale.training.meter import Meter
+from optical_scale.training.meter import Meter, speed_of
 from optical_scale.training.selection import Selection
 from optical_scale.training.state import TrainState
 from optical_scale.training.step import StepResult, TrainStep
@@ -122,6 +122,7 @@ class Trainer:
         self.most_non_finite = most_non_finite
         self.state = TrainState()
         self.finished = False
+        self._speed = ""
         self.meter = meter or Meter()
 
     def fit(self) -> TrainState:
@@ -151,7 +152,7 @@ class Trainer:
         with log.bar("train", self.times.steps, "step", self.state.step) as advance:
             while not (stop or self._over()):
                 self._advance(self._next(batches))
-                advance(1, f"loss {self.state.last_loss:.4g}")
+                advance(1, f"loss {self.state.last_loss:.4g}{self._speed}")
                 stop = self._asked()
                 last = self.state.step == self.times.steps
                 improved = False
@@ -208,6 +209,7 @@ class Trainer:
             }
             for hook in self.hooks:
                 hook.stepped(self.state, values)
+            self._speed = "".join(f", {word}" for word in speed_of(values))
             self.alarms.check(self.state.step, values)
 
     def _counted(self, result: StepResult) -> TrainState:
