@@ -55,11 +55,7 @@ LOCK = "lock"
 
 
 def train(config: TrainConfig, requests: StopRequests) -> bool:
-    """Run or continue the training that ``config`` describes, in this process as one rank of many.
-
-    Returns:
-        True if it is at its end, False if ``requests`` stopped it before; calling this again continues it.
-    """
+    """Run or continue ``config``, this process being one rank of many; False if ``requests`` stopped it midway."""
     world = World.from_env()
     check_batches(config, world.size)
     check_installed(config.logging.trackers)
@@ -84,7 +80,6 @@ def train(config: TrainConfig, requests: StopRequests) -> bool:
     )
     steps = total_steps(config, stream.strands)
     by_strand = dict(zip((tower.name for tower in towers), stream.strands.counts(steps), strict=True))
-    meter = Meter(device, _work(config, teacher, towers, device))
     store = _store(config, world)
     reshaped = reshape(store.latest(), config, world)
     student = start_towers(towers, device, by_strand, universal=reshaped is not None)
@@ -106,16 +101,16 @@ def train(config: TrainConfig, requests: StopRequests) -> bool:
         most_skipped=config.stream.faults.most,
         selection=_selection(config),
         alarms=_alarms(config),
-        meter=meter,
+        meter=Meter(device, _work(config, teacher, towers, device)),
         most_non_finite=config.optimization.most_non_finite,
     )
     with naming_lost_peers():
         state = trainer.fit()
-    if reshaped is not None and world.is_main:
-        shutil.rmtree(reshaped)
-    if trainer.finished and world.is_main:
-        write_json(config.run / FINISHED, state.to_json())
     if claimed is not None:
+        if reshaped is not None:
+            shutil.rmtree(reshaped)
+        if trainer.finished:
+            write_json(config.run / FINISHED, state.to_json())
         claimed.close()
     finish()
     return trainer.finished
