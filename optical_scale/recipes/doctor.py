@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from optical_scale.engine.hosts import ask
 from optical_scale.engine.leftovers import abandoned_buffers
-from optical_scale.engine.ops import compiler, missing_tools, ninja, op_state, prebuild_ops
+from optical_scale.engine.ops import FILES, compiler, missing_tools, ninja, op_state, prebuild_ops
 from optical_scale.errors import EngineError
 from optical_scale.runtime.world import World
 
@@ -50,6 +50,7 @@ def examine(
         _devices(),
         *_toolchain(),
         _op(build_ops),
+        *_file_op(),
         _memory(),
         _space("disk", Path.cwd(), 10 * _GIB, "free some, or set `run` and `output` to folders on another disk"),
         _shared_memory(),
@@ -128,6 +129,15 @@ def _op(build: bool) -> Finding:
         fix = "the first CPU run compiles it (25 to 90 s); `optical-scale doctor --build-ops` does so now"
         return Finding("compiled op", "warning", f"not yet in {state.folder}", fix)
     return Finding("compiled op", "ok", str(state.folder))
+
+
+def _file_op() -> list[Finding]:
+    try:
+        state = op_state(FILES)
+    except EngineError:  # told of the other op
+        return []
+    rest = "not built; only offload to `nvme` needs it, and compiles it at the first run (some minutes, needs libaio)"
+    return [Finding("op for files", "ok", str(state.folder) if state.built else rest)]
 
 
 def _memory() -> Finding:
