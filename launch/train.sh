@@ -9,4 +9,8 @@ set -euo pipefail
 : "${1:?expected a configuration: launch/train.sh CONFIG.yaml [key=value ...]}"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/env.sh
+if [ -n "${HOSTFILE:-}" ]; then
+    # Without a hostfile deepspeed would train on this machine alone, and with a host that does not answer it would wait.
+    optical-scale doctor --hostfile "$HOSTFILE" >&2
+fi
 exec deepspeed ${HOSTFILE:+--hostfile "$HOSTFILE"} launch/train.py --config "$@"

@@ -16,7 +16,7 @@ EPILOG = """examples:
   read no pairs, for shards that are not here yet:
     optical-scale plan data configs/distill/multi30k_minilm.yaml --blocks 0
 
-  what fits on GPUs of 80 GiB, and what the configuration itself needs on 8:
+  what the configuration needs on 8, 16 and 64 GPUs, and what fits there if a GPU has 80 GiB:
     optical-scale plan memory configs/distill/xlmr_xl.yaml --ranks 8 16 64 --gib 80
 
 Balance is the mean work of a rank over that of the slowest.
@@ -101,7 +101,7 @@ def _memory(config: "TrainConfig", arguments: argparse.Namespace) -> int:
     for ranks in arguments.ranks:
         layout = plan.layout(ranks)
         _row(layout, plan.memory(layout), columns)
-    print(f"\nfastest that leaves a tenth of {arguments.gib:g} GiB free")
+    print(f"\nwhat leaves a tenth of {arguments.gib:g} GiB free, from the fastest to the smallest")
     found = plan.fitting(arguments.ranks, int(arguments.gib * 2**30))
     for layout, memory in found:
         _row(layout, memory, columns)

@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optical_scale.runtime.stopping import STOPPED, StopRequests
+
 if TYPE_CHECKING:
     from optical_scale.recipes.rehearse import Rehearsal
 
@@ -17,7 +19,9 @@ EPILOG = """examples:
   deepspeed launch/train.py --config configs/distill/multi30k_minilm.yaml
   deepspeed --hostfile hosts launch/train.py --config configs/distill/multi30k_minilm.yaml
 
-The same command continues a run that was stopped.
+SIGTERM or SIGUSR1 asks a run to stop after a checkpoint. The same command continues it.
+
+Exit status: 0 when the run is at its end, 75 when it was asked to stop before, 2 for a mistake that a message explains.
 """
 
 
@@ -40,29 +44,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train here if a launcher started this process, otherwise launch the processes first."""
+    if arguments.rehearse:
+        return _run(arguments, None)
+    with StopRequests() as requests:
+        return _run(arguments, requests)
+
+
+def _run(arguments: argparse.Namespace, requests: StopRequests | None) -> int:
     from optical_scale.config.loading import load
     from optical_scale.config.run import TrainConfig
 
     config = load(TrainConfig, arguments.config, arguments.overrides)
     if "WORLD_SIZE" not in os.environ:
+        from optical_scale.config.deepspeed import check_batches
         from optical_scale.engine.launch import default_processes, launch
         from optical_scale.engine.ops import require_communication_op
 
         processes = arguments.processes or default_processes()
+        check_batches(config, processes)
         if processes > 1:
             require_communication_op()
             words = ["train", str(arguments.config), *arguments.overrides]
             words += [f"--rehearse={arguments.rehearse}"] if arguments.rehearse else []
-            return launch(processes, "optical_scale", words)
-    if arguments.rehearse:
+            return launch(processes, "optical_scale", words, requests)
+    if requests is None:
         from optical_scale.recipes.rehearse import rehearse
 
         _print(rehearse(config, arguments.rehearse))
         return 0
     from optical_scale.recipes.train import train
 
-    train(config)
-    return 0
+    return 0 if train(config, requests) else STOPPED
 
 
 def _print(found: "Rehearsal") -> None:

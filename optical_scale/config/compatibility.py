@@ -28,13 +28,14 @@ _MAY_CHANGE = (
     "student.engine.packed",
     "student.engine.offload_optimizer",
     "student.engine.offload_parameters",
+    "student.engine.nvme",
     "student.engine.persistent_parameters",
     "student.engine.bucket_elements",
 )
 
 
-def check_resumable(saved: dict[str, Any], present: dict[str, Any]) -> None:
-    """Compare two dumped configurations.
+def check_resumable(saved: dict[str, Any], present: dict[str, Any], where: str = "the run folder") -> None:
+    """Compare two dumped configurations, the first of ``where``.
 
     Raises:
         ResumeError: naming every field that differs and may not.
@@ -46,7 +47,7 @@ def check_resumable(saved: dict[str, Any], present: dict[str, Any]) -> None:
     ]
     if differences:
         raise ResumeError(
-            "the run folder holds another run; these fields may not change when a run continues:\n  "
+            f"{where} holds another run; these fields may not change when a run continues:\n  "
             + "\n  ".join(differences)
             + "\nUse another `run` folder for the new settings, or restore the old values to continue."
         )

@@ -3,6 +3,7 @@
 from typing import Any
 
 from optical_scale.config.engine import Precision, StudentEngine, TeacherEngine
+from optical_scale.config.run import TrainConfig
 from optical_scale.errors import ConfigError
 
 # DeepSpeed 0.19.8 ignores an unknown top-level key without a word, so a misspelt one must be caught here.
@@ -43,6 +44,37 @@ def accumulation_steps(pairs_per_step: int, micro_batch_pairs: int, world_size: 
             f"{max(1, pairs_per_step // at_once) * at_once} or change micro_batch_pairs"
         )
     return pairs_per_step // at_once
+
+
+def accumulation(config: TrainConfig, ranks: int) -> int:
+    """What DeepSpeed is told. Under a budget the number varies, and 2 stands for more than one.
+
+    Args:
+        config: of a run with one tower.
+        ranks: processes of the run.
+
+    Raises:
+        ConfigError: the micro-batches cannot be dealt to the processes.
+    """
+    how = config.stream
+    if how.micro_batch_pairs is not None:
+        return accumulation_steps(how.pairs_per_step, how.micro_batch_pairs, ranks)
+    if how.lanes % ranks:
+        raise ConfigError(
+            f"stream.bucketing.lanes: {how.lanes} is not a multiple of {ranks} processes; set it to "
+            f"{-(-how.lanes // ranks) * ranks}, or start a number of processes that divides it"
+        )
+    return 2
+
+
+def check_batches(config: TrainConfig, ranks: int) -> None:
+    """Refuse, before anything starts or waits in a queue, a batch that ``ranks`` processes cannot share.
+
+    Raises:
+        ConfigError: with the arithmetic.
+    """
+    for part in config.towers().values():
+        accumulation(part, ranks)
 
 
 def derive_student(

@@ -1,12 +1,16 @@
 """Starting several processes on this machine through the deepspeed launcher."""
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 
 import torch
+
+from optical_scale.runtime.stopping import StopRequests
 
 
 def default_processes() -> int:
@@ -27,9 +31,42 @@ def launch_command(processes: int, module: str, arguments: Sequence[str]) -> lis
     return [*launcher, *options, "--quiet", "--module", module, *arguments]
 
 
-def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
-    """Run and wait; the exit status is 0 only if every process ended well."""
+def launch(processes: int, module: str, arguments: Sequence[str], requests: StopRequests | None = None) -> int:
+    """Run and wait; the exit status is 0 only if every process ended well.
+
+    Args:
+        processes: on this machine.
+        module: run as ``python -m module``.
+        arguments: of it.
+        requests: to this process, to stop; handed on to the others, which end when they have saved. Without it, what
+            ends this process ends them.
+    """
     environment = dict(os.environ)
     if not torch.cuda.is_available():
         environment.setdefault("DS_ACCELERATOR", "cpu")
-    return subprocess.run(launch_command(processes, module, arguments), env=environment, check=False).returncode
+    # The launchers between this process and the ranks would kill the ranks when they get a signal themselves, so they
+    # ignore the one that is handed on; Python's own handlers, which only the ranks set, replace that.
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    process = subprocess.Popen(launch_command(processes, module, arguments), env=environment, process_group=0)
+    signal.signal(signal.SIGUSR1, before)
+    try:
+        return _wait(process, requests)
+    except (KeyboardInterrupt, SystemExit) as left:
+        _send(process, signal.SIGINT if isinstance(left, KeyboardInterrupt) else signal.SIGTERM)
+        process.wait()
+        raise
+
+
+def _wait(process: subprocess.Popen[bytes], requests: StopRequests | None) -> int:
+    told = requests is None
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(0.2)
+        if requests is not None and requests.asked and not told:
+            _send(process, signal.SIGUSR1)
+            told = True
+
+
+def _send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)

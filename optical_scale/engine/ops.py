@@ -1,8 +1,9 @@
-"""DeepSpeed's one compiled op that a CPU run would load: shared-memory communication.
+"""DeepSpeed's compiled ops that a run may load: communication through shared memory, and reading and writing files.
 
-DeepSpeed 0.19 compiles it (25 to 90 s, once per machine) when a process joins a group on CPUs, and fails there without
-a C++ compiler. Only its tensor-parallel inference layers call the op. Training exchanges through gloo, and was measured
-to give the same losses at the same speed without it, so a machine without a compiler trains as well.
+DeepSpeed 0.19 compiles the first (25 to 90 s, once per machine) when a process joins a group on CPUs, and fails there
+without a C++ compiler. Only its tensor-parallel inference layers call the op. Training exchanges through gloo, and was
+measured to give the same losses at the same speed without it, so a machine without a compiler trains as well.
+Offloading to `nvme` cannot do without the other one, which needs libaio besides.
 """
 
 import logging
@@ -12,14 +13,18 @@ import subprocess
 import sysconfig
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from optical_scale.errors import EngineError
 from optical_scale.runtime.files import lock_file
 
 logger = logging.getLogger(__name__)
 
-_OP = "deepspeed_shm_comm"
+COMMUNICATION = "deepspeed_shm_comm"
+FILES = "async_io"
+_PINNED = "pin_memory"
+"""What the op for files is linked with, compiled on its own."""
+_BUILD_TIMES = {COMMUNICATION: "25 to 90 s", _PINNED: "about a minute", FILES: "some minutes"}
 _OURS = "optical_scale.lock"
 _ABANDONED = 120.0
 INSTALL_HINT = "install it with `apt-get install g++`, or `conda install gxx_linux-64` without root"
@@ -63,8 +68,8 @@ def missing_tools() -> list[str]:
     return missing
 
 
-def op_state() -> OpState:
-    """Where the op is cached and whether it is built.
+def op_state(op: str = COMMUNICATION) -> OpState:
+    """Where an op is cached and whether it is built.
 
     Raises:
         EngineError: the cache folder cannot be created.
@@ -72,12 +77,12 @@ def op_state() -> OpState:
     from torch.utils.cpp_extension import _get_build_directory
 
     try:
-        folder = Path(_get_build_directory(_OP, False))
+        folder = Path(_get_build_directory(op, False))
     except OSError as error:
         raise EngineError(
             f"the cache of compiled ops cannot be created: {error}; set TORCH_EXTENSIONS_DIR to a writable folder"
         ) from error
-    return OpState(folder, (folder / f"{_OP}.so").is_file(), (folder / "lock").exists())
+    return OpState(folder, (folder / f"{op}.so").is_file(), (folder / "lock").exists())
 
 
 def choose_accelerator() -> None:
@@ -89,7 +94,7 @@ def choose_accelerator() -> None:
 
 
 def prebuild_ops() -> Path:
-    """Compile the op into the cache, or find it there, and load it once.
+    """Compile the op for communication into the cache, or find it there, and load it once.
 
     Returns:
         The cache folder.
@@ -97,28 +102,55 @@ def prebuild_ops() -> Path:
     Raises:
         EngineError: a tool is missing, or compilation or loading fails.
     """
-    if missing := missing_tools():
-        raise EngineError(f"DeepSpeed's communication op cannot be built; {'; '.join(missing)}")
-    choose_accelerator()
-    from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
+    return _prebuild(COMMUNICATION)
 
-    folder = op_state().folder
+
+def require_file_op() -> None:
+    """Compile the op for offloading to files, or find it in the cache, and load it once.
+
+    Raises:
+        EngineError: a tool or libaio is missing, or compilation or loading fails.
+    """
+    if not (op_state(FILES).built or missing_tools() or _builder(FILES).is_compatible()):
+        raise EngineError(
+            "DeepSpeed's op async_io, which offloads to `nvme`, cannot be built: libaio and its headers are missing; "
+            "install them with `apt-get install libaio-dev`, or offload to `cpu`"
+        )
+    _prebuild(_PINNED)
+    _prebuild(FILES)
+
+
+def _prebuild(op: str) -> Path:
+    what = f"DeepSpeed's op {op}"
+    if missing := missing_tools():
+        raise EngineError(f"{what} cannot be built; {'; '.join(missing)}")
+    builder = _builder(op)
+    folder = op_state(op).folder
     started = time.perf_counter()
     try:
         with lock_file(folder / _OURS, wait=True):  # one of our processes at a time
             _clear_abandoned(folder / "lock")
-            state = op_state()
+            state = op_state(op)
             if not state.built:
-                logger.info("compiling DeepSpeed's communication op into %s (25 to 90 s, only once)", folder)
-            ShareMemCommBuilder().load(verbose=False)
+                logger.info("compiling %s into %s (%s, only once)", what, folder, _BUILD_TIMES[op])
+            builder.load(verbose=False)
     except (RuntimeError, ImportError, OSError, subprocess.SubprocessError) as error:
         raise EngineError(
-            f"DeepSpeed's communication op in {state.folder} does not build or load: {_last_line(error)}; "
+            f"{what} in {folder} does not build or load: {_last_line(error)}; "
             "delete that folder to build afresh, and check that Python's headers are installed (python3-dev)"
         ) from error
     if not state.built:
         logger.info("compiled in %.0f s", time.perf_counter() - started)
-    return state.folder
+    return folder
+
+
+def _builder(op: str) -> Any:
+    choose_accelerator()
+    from deepspeed.ops import op_builder
+    from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
+
+    known = {COMMUNICATION: ShareMemCommBuilder, _PINNED: op_builder.PinMemoryBuilder, FILES: op_builder.AsyncIOBuilder}
+    return known[op]()
 
 
 def _clear_abandoned(lock: Path, patience: float = _ABANDONED) -> None:
@@ -155,7 +187,7 @@ def require_communication_op() -> bool:
     choose_accelerator()
     import deepspeed
 
-    deepspeed.ops.__compatible_ops__[_OP] = False
+    deepspeed.ops.__compatible_ops__[COMMUNICATION] = False
     return False
 
 

@@ -16,19 +16,22 @@ from optical_scale.engine.ops import require_communication_op
 from optical_scale.errors import EngineError
 from optical_scale.runtime.world import World
 
+logger = logging.getLogger(__name__)
+
 # A rank that waits longer than this for another has lost it; torch's default of half an hour wastes a cluster.
 COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=10)
 
 
-def start(world: World, *, seed: int) -> torch.device:
+def start(world: World, *, seed: int, patience: datetime.timedelta = COLLECTIVE_TIMEOUT) -> torch.device:
     """Join the process group and return this process's device.
 
     Args:
         world: this process among all.
         seed: of torch's generators, the same on all ranks so that models start equal.
+        patience: how long a rank waits for the others, now and in every collective.
 
     Raises:
-        EngineError: fewer GPUs than local ranks.
+        EngineError: fewer GPUs than local ranks, or not all processes came.
     """
     # torch 2.13 deprecates two collectives that DeepSpeed 0.19 still calls on every step.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
@@ -43,12 +46,8 @@ def start(world: World, *, seed: int) -> torch.device:
     _default_rendezvous(world)
     # DeepSpeed announces its CPU op by print on every rank, and standard output belongs to the user's pipe.
     with contextlib.redirect_stdout(io.StringIO()):
-        import deepspeed
-
         if not dist.is_initialized():
-            deepspeed.init_distributed(
-                dist_backend="nccl" if device.type == "cuda" else "gloo", verbose=False, timeout=COLLECTIVE_TIMEOUT
-            )
+            _meet(world, "nccl" if device.type == "cuda" else "gloo", patience)
     torch.manual_seed(seed)
     return device
 
@@ -58,6 +57,22 @@ def finish() -> None:
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+
+
+def _meet(world: World, backend: str, patience: datetime.timedelta) -> None:
+    import deepspeed
+
+    place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    if world.size > world.local_size:
+        logger.info("waiting for all %d processes at %s, at most %s", world.size, place, patience)
+    try:
+        deepspeed.init_distributed(dist_backend=backend, verbose=False, timeout=patience)
+    except dist.DistError as error:
+        raise EngineError(
+            f"not all {world.size} processes met at {place} within {patience}: {str(error).splitlines()[0][:200]}. See "
+            "that all machines were started and that `optical-scale doctor --hostfile` reaches them; on several "
+            "networks name the interface (GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME)"
+        ) from error
 
 
 def _device(world: World) -> torch.device:

@@ -1,17 +1,23 @@
 """Training configurations become the two engines of one rank."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from optical_scale.backbones.encoder import Encoder
-from optical_scale.config.deepspeed import accumulation_steps, derive_student
+from optical_scale.config.deepspeed import accumulation, derive_student
 from optical_scale.config.run import TrainConfig
+from optical_scale.engine.disk import require_space
+from optical_scale.engine.ops import require_file_op
 from optical_scale.engine.student import StudentEngine
 from optical_scale.engine.teacher import Teacher
 from optical_scale.engine.teacher_cache import CachedTeacher
 from optical_scale.recipes.build_models import (
     bitext_of,
+    empty_encoder,
+    empty_student,
     live_teacher,
     placement,
     readout_of_teacher,
@@ -21,19 +27,9 @@ from optical_scale.recipes.build_models import (
 )
 from optical_scale.recipes.build_stream import Prepare
 from optical_scale.recipes.cache import fingerprint
+from optical_scale.runtime.collectives import agree_on_errors
 from optical_scale.runtime.world import World
 from optical_scale.training.schedule import learning_rate_factor
-
-
-def accumulation(config: TrainConfig, world: World) -> int:
-    """What DeepSpeed is told. Under a budget the number varies, and 2 stands for more than one.
-
-    Raises:
-        ConfigError: the batch does not divide by the processes.
-    """
-    if config.stream.micro_batch_pairs is None:
-        return 2
-    return accumulation_steps(config.stream.pairs_per_step, config.stream.micro_batch_pairs, world.size)
 
 
 def student_engine_config(config: TrainConfig, world: World) -> dict[str, Any]:
@@ -41,7 +37,7 @@ def student_engine_config(config: TrainConfig, world: World) -> dict[str, Any]:
     return derive_student(
         config.student.engine,
         micro_batch_pairs=config.stream.pairs_per_step // config.stream.lanes,
-        accumulation=accumulation(config, world),
+        accumulation=accumulation(config, world.size),
         largest_share=share_of_largest(config.student),
     )
 
@@ -55,6 +51,39 @@ def build_student(config: TrainConfig, derived: dict[str, Any]) -> tuple[Encoder
     if config.student_layers:
         encoder.expose(config.student_layers)
     return encoder, prepare
+
+
+def prepare_disks(config: TrainConfig, world: World, device: torch.device) -> None:
+    """Where something is offloaded to `nvme`, see that it fits and compile what that needs; all ranks enter together.
+
+    Raises:
+        EngineError: on every rank, when on some machine a tool, libaio, the folder or its space is missing.
+    """
+    disks: dict[Path, dict[str, int]] = {}
+    for side, disk, size in _on_disk(config):
+        disks.setdefault(disk, {})[side] = size * world.local_size // world.size
+    if not disks:
+        return
+    with agree_on_errors("preparing to offload to `nvme`", device):
+        if world.local_rank == 0:
+            for disk, needed in disks.items():
+                require_space(disk, needed)
+        require_file_op()
+
+
+def _on_disk(config: TrainConfig) -> Iterator[tuple[str, Path, int]]:
+    """Which side has how many bytes in which folder, over all ranks."""
+    size = {"fp32": 4, "bf16": 2, "fp16": 2}
+    student, teacher = config.student.engine, config.teacher
+    if student.nvme is not None and "nvme" in (student.offload_optimizer, student.offload_parameters):
+        weights = list(empty_student(config.student).parameters())
+        bytes_ = size[student.precision] * (student.offload_parameters == "nvme") * sum(p.numel() for p in weights)
+        if student.offload_optimizer == "nvme":  # master weights, two moments, gradient
+            bytes_ += 16 * sum(p.numel() for p in weights if p.requires_grad)
+        yield "student", student.nvme, bytes_
+    if teacher is not None and teacher.engine.nvme is not None and teacher.engine.offload_parameters == "nvme":
+        frozen = sum(p.numel() for p in empty_encoder(teacher.backbone).parameters())
+        yield "teacher", teacher.engine.nvme, size[teacher.engine.precision] * frozen
 
 
 def build_teacher(config: TrainConfig, device: torch.device) -> tuple[Teacher | None, Prepare | None]:

@@ -5,11 +5,14 @@ import os
 import platform
 import shutil
 import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from optical_scale.engine.hosts import ask
 from optical_scale.engine.leftovers import abandoned_buffers
-from optical_scale.engine.ops import compiler, missing_tools, ninja, op_state, prebuild_ops
+from optical_scale.engine.ops import FILES, compiler, missing_tools, ninja, op_state, prebuild_ops
 from optical_scale.errors import EngineError
 from optical_scale.runtime.world import World
 
@@ -28,11 +31,15 @@ class Finding(NamedTuple):
     fix: str = ""
 
 
-def examine(*, build_ops: bool = False) -> list[Finding]:
+def examine(
+    *, build_ops: bool = False, hosts: Sequence[str] = (), dry_step: Callable[[], int] | None = None
+) -> list[Finding]:
     """Look at everything a run needs.
 
     Args:
         build_ops: compile DeepSpeed's communication op now instead of at the first run.
+        hosts: machines that a run over ssh would use.
+        dry_step: starts processes, each of which calls the recipe of that name, and returns their status.
     """
     return [
         _python(),
@@ -43,10 +50,13 @@ def examine(*, build_ops: bool = False) -> list[Finding]:
         _devices(),
         *_toolchain(),
         _op(build_ops),
+        *_file_op(),
         _memory(),
         _space("disk", Path.cwd(), 10 * _GIB, "free some, or set `run` and `output` to folders on another disk"),
         _shared_memory(),
         _launcher(),
+        *_hosts(hosts),
+        *([] if dry_step is None else [_dry_step(dry_step)]),
     ]
 
 
@@ -121,6 +131,15 @@ def _op(build: bool) -> Finding:
     return Finding("compiled op", "ok", str(state.folder))
 
 
+def _file_op() -> list[Finding]:
+    try:
+        state = op_state(FILES)
+    except EngineError:  # told of the other op
+        return []
+    rest = "not built; only offload to `nvme` needs it, and compiles it at the first run (some minutes, needs libaio)"
+    return [Finding("op for files", "ok", str(state.folder) if state.built else rest)]
+
+
 def _memory() -> Finding:
     lines = (line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
     values = {name: int(rest.split()[0]) * 1024 for name, rest in lines}
@@ -149,6 +168,26 @@ def _shared_memory() -> Finding:
         return Finding("shared memory", "warning", found, fix)
     fix = "in a container start it with --shm-size=8g (or --ipc=host); else set stream.workers to 0"
     return _space("shared memory", folder, _GIB, fix)
+
+
+def _hosts(hosts: Sequence[str]) -> list[Finding]:
+    fix = "check its name, ssh without a password, and that this folder, its Python and the packages are the same there"
+    return [
+        Finding(f"host {host}", "problem", problem, fix)
+        if problem
+        else Finding(
+            f"host {host}", "ok", f"{', '.join(' '.join(known) for known in versions.items())}; reaches this one"
+        )
+        for host, (versions, problem) in (ask(hosts).items() if hosts else ())
+    ]
+
+
+def _dry_step(start: Callable[[], int]) -> Finding:
+    began = time.perf_counter()
+    if status := start():
+        fix = "see the messages above; on several networks name the interface (GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME)"
+        return Finding("dry step", "problem", f"ended with status {status}", fix)
+    return Finding("dry step", "ok", f"processes started, exchanged and trained in {time.perf_counter() - began:.0f} s")
 
 
 def _launcher() -> Finding:

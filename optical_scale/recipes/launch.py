@@ -7,10 +7,8 @@ import sysconfig
 from collections.abc import Sequence
 from typing import Any
 
-from optical_scale.config.deepspeed import accumulation_steps
 from optical_scale.config.launch import Cluster
 from optical_scale.config.loading import to_yaml
-from optical_scale.config.run import TrainConfig
 from optical_scale.errors import EngineError
 
 _MODULE = "optical_scale"
@@ -24,6 +22,13 @@ _GPU_DEFAULTS = {
     # ZeRO-3 gathers and frees parameters of many sizes; growing segments keep the memory from fragmenting.
     "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
 }
+
+# A pod that must go is told by SIGTERM, to its first process alone. The ranks save when they get SIGUSR1; the launcher
+# would kill them after 30 s when it gets a signal itself, so it ignores that one.
+_POD_SCRIPT = (
+    "trap '' USR1; \"$0\" \"$@\" & work=$!; trap 'kill -USR1 -1' TERM; wait $work; status=$?; "
+    "while kill -0 $work 2>/dev/null; do wait $work; status=$?; done; exit $status"
+)
 
 
 def launch_text(cluster: Cluster, training: Sequence[str]) -> str:
@@ -47,17 +52,6 @@ def launch_text(cluster: Cluster, training: Sequence[str]) -> str:
             return to_yaml(_jobset(cluster, training))
         case "pytorchjob":
             return to_yaml(_pytorchjob(cluster, training))
-
-
-def training_fits(cluster: Cluster, training: TrainConfig) -> None:
-    """Refuse, before anything waits in a queue, a batch that the processes of ``cluster`` cannot share.
-
-    Raises:
-        ConfigError: with the arithmetic.
-    """
-    if training.stream.micro_batch_pairs is not None:
-        ranks = cluster.nodes * cluster.processes
-        accumulation_steps(training.stream.pairs_per_step, training.stream.micro_batch_pairs, ranks)
 
 
 def start(cluster: Cluster, training: Sequence[str]) -> int:
@@ -118,6 +112,8 @@ def _deepspeed(cluster: Cluster, training: Sequence[str]) -> str:
     if cluster.hosts:
         command += ["--master_addr", cluster.hosts[0], "--launcher", cluster.transport, "--force_multi"]
         place = '--hostfile "$files/hostfile"'
+        lines.append("# A host that does not answer is named now; the processes of the others would wait for it.")
+        lines.append('optical-scale doctor --hostfile "$files/hostfile" >&2')
     else:
         place = f"--hostfile /dev/null --num_gpus {cluster.processes}"
     lines.append(f"{shlex.join(command)} {place} {shlex.join(['--module', _MODULE, 'train', *training])}")
@@ -175,8 +171,10 @@ def _slurm(cluster: Cluster, training: Sequence[str]) -> str:
                 "status=0",
                 'wait "$step" || status=$?',
                 'if [ -n "$stopping" ]; then',
-                "    # The signal ended the first wait; this one lasts until the checkpoint is written.",
-                '    wait "$step" && scontrol requeue "$SLURM_JOB_ID"',
+                "    # The signal ended the first wait; this one lasts until the checkpoint is written. What ended",
+                "    # by itself needs no more time.",
+                '    wait "$step" && exit',
+                '    scontrol requeue "$SLURM_JOB_ID"',
                 "    exit",
                 "fi",
                 'exit "$status"',
@@ -243,7 +241,7 @@ def _pod(cluster: Cluster, command: Sequence[str], container: str = "worker") ->
     described: dict[str, Any] = {
         "name": container,
         "image": cluster.image,
-        "command": list(command),
+        "command": ["bash", "-c", _POD_SCRIPT, *command],
         "workingDir": str(cluster.folder),
         "env": [{"name": name, "value": value} for name, value in _environment(cluster).items()],
         "volumeMounts": mounts,

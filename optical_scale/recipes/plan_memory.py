@@ -192,14 +192,18 @@ class MemoryPlan:
         )
 
     def fitting(self, ranks: Sequence[int], device_bytes: int) -> list[tuple[Layout, Memory]]:
-        """For each number of ranks the fastest layout that leaves a tenth of the device free, if there is one."""
+        """For each number of ranks the layouts that leave a tenth of the device free.
+
+        They come from the fastest to the smallest; each is smaller than the one before by a tenth at least.
+        """
         found = []
         for size in ranks:
+            most = 0.9 * device_bytes
             for layout in _layouts(size):
                 memory = self.memory(layout)
-                if memory.total <= 0.9 * device_bytes:
+                if memory.total <= most:
                     found.append((layout, memory))
-                    break
+                    most = 0.9 * memory.total
         return found
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from optical_scale.config.run import TrainConfig
 from optical_scale.engine.start import finish, start
-from optical_scale.recipes.build_engines import build_teacher
+from optical_scale.recipes.build_engines import build_teacher, prepare_disks
 from optical_scale.recipes.build_models import teachers_side
 from optical_scale.recipes.build_objective import objective
 from optical_scale.recipes.build_stream import Needs, loader
@@ -39,6 +39,7 @@ def rehearse(config: TrainConfig, steps: int = 1) -> Rehearsal:
     world = World.from_env()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     device = start(world, seed=config.seed)
+    prepare_disks(config, world, device)
     phases = Phases(device, memory=True)
     with phases("process alone"):
         pass  # what Python, torch and the process group hold before any model

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from optical_scale.config.compatibility import check_resumable
 from optical_scale.config.loading import load
 from optical_scale.config.run import TrainConfig
 from optical_scale.engine.universal import write_universal
@@ -18,7 +19,8 @@ def reshape(checkpoint: Path | None, config: TrainConfig, world: World) -> Path 
     """The checkpoint's shards rewritten for this run, or None where they fit as they are; all ranks enter together.
 
     Raises:
-        CheckpointError: on every rank, when the shards do not fit and cannot be rewritten, or were offloaded to files.
+        CheckpointError: on every rank, when the shards do not fit and cannot be rewritten, were offloaded to files, or
+            are of another run.
     """
     answer: tuple[Path | None, str | None] = (None, None)
     if checkpoint is not None and world.is_main:
@@ -39,6 +41,7 @@ def _offloads(config: TrainConfig) -> tuple[str, str]:
 
 def _reshaped(checkpoint: Path, config: TrainConfig, size: int) -> Path | None:
     saved, ranks = load(TrainConfig, checkpoint / "config.yaml"), ranks_of(checkpoint)
+    check_resumable(saved.model_dump(mode="json"), config.model_dump(mode="json"), str(checkpoint))
     then, now = _offloads(saved), _offloads(config)
     if then != now and "nvme" in (*then, *now):
         raise CheckpointError(

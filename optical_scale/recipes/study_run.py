@@ -25,8 +25,8 @@ import torch
 from optical_scale.config.study import Study
 from optical_scale.recipes.study_grid import Cell, write_configs
 from optical_scale.runtime.files import write_json
+from optical_scale.runtime.stopping import STOPPED
 from optical_scale.training.checkpoint import BEST
-from optical_scale.training.state import FINISHED
 
 logger = logging.getLogger(__name__)
 
@@ -145,11 +145,10 @@ class _Runner:
         for words in verbs if not cell.model.exists() else verbs[2:]:
             logger.info("%s: %s", cell.name, words[0])
             status = self._call(cell, words, variables, lock)
-            unfinished = words[0] == "train" and status == 0 and not (cell.train.run / FINISHED).exists()
-            if self.stopping.is_set() and (status or unfinished):
+            if self.stopping.is_set() and status:
                 return Outcome(cell, "stopped")
-            if status or unfinished:
-                reason = f"`{words[0]}` was stopped" if unfinished else f"`{words[0]}` ended with status {status}"
+            if status:
+                reason = f"`{words[0]}` " + ("was stopped" if status == STOPPED else f"ended with status {status}")
                 log = cell.folder / f"{words[0]}.log"
                 tail = log.read_bytes()[-_TAIL:].decode("utf-8", errors="replace")
                 write_json(cell.folder / FAILED, {"verb": words[0], "status": status, "tail": tail})

@@ -14,6 +14,7 @@ from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.backbones.vision import ImageTransform
 from optical_scale.batch import PatchBatch, TokenBatch
 from optical_scale.config.compatibility import check_resumable
+from optical_scale.config.deepspeed import check_batches
 from optical_scale.config.loading import dump, load
 from optical_scale.config.run import TrainConfig
 from optical_scale.engine.peers import naming_lost_peers
@@ -22,7 +23,7 @@ from optical_scale.engine.teacher import Teacher, TeacherEngine
 from optical_scale.engine.towers import VISION, Student
 from optical_scale.errors import ResumeError
 from optical_scale.recipes.announce import announce
-from optical_scale.recipes.build_engines import accumulation, build_teacher
+from optical_scale.recipes.build_engines import build_teacher, prepare_disks
 from optical_scale.recipes.build_evaluations import Encoders, check_boxes, measure
 from optical_scale.recipes.build_models import contract_of, teachers_side
 from optical_scale.recipes.build_objective import objective
@@ -34,6 +35,7 @@ from optical_scale.runtime import log
 from optical_scale.runtime.collectives import broadcast_object
 from optical_scale.runtime.devices import peak_flops
 from optical_scale.runtime.files import lock_file, write_atomic, write_json
+from optical_scale.runtime.stopping import StopRequests
 from optical_scale.runtime.world import World
 from optical_scale.stream.loader import StreamLoader
 from optical_scale.training.alarms import Alarms, Limit
@@ -42,7 +44,7 @@ from optical_scale.training.hooks import Console, Hook, Metrics
 from optical_scale.training.meter import Meter, Work
 from optical_scale.training.reference import TEXTS, write_reference
 from optical_scale.training.selection import Selection
-from optical_scale.training.state import FINISHED, TrainState
+from optical_scale.training.state import FINISHED
 from optical_scale.training.step import TrainStep
 from optical_scale.training.trackers import Tracked, check_installed, mlflow, tensorboard, wandb
 from optical_scale.training.trainer import Times, Trainer
@@ -52,15 +54,15 @@ logger = logging.getLogger(__name__)
 LOCK = "lock"
 
 
-def train(config: TrainConfig) -> TrainState:
-    """Run or continue the training that ``config`` describes, in this process as one rank of many."""
+def train(config: TrainConfig, requests: StopRequests) -> bool:
+    """Run or continue ``config``, this process being one rank of many; False if ``requests`` stopped it midway."""
     world = World.from_env()
-    for part in config.towers().values():
-        accumulation(part, world)
+    check_batches(config, world.size)
     check_installed(config.logging.trackers)
     # Forked loader workers and threaded tokenizers do not mix; each rank tokenises in its own process.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     device = start(world, seed=config.seed)
+    prepare_disks(config, world, device)
     claimed = _claim(config, world)
 
     towers = build_towers(config, world)
@@ -78,7 +80,6 @@ def train(config: TrainConfig) -> TrainState:
     )
     steps = total_steps(config, stream.strands)
     by_strand = dict(zip((tower.name for tower in towers), stream.strands.counts(steps), strict=True))
-    meter = Meter(device, _work(config, teacher, prepare, towers, device))
     store = _store(config, world)
     reshaped = reshape(store.latest(), config, world)
     student = start_towers(towers, device, by_strand, universal=reshaped is not None)
@@ -95,23 +96,24 @@ def train(config: TrainConfig) -> TrainState:
         hooks=_hooks(config, world, steps),
         times=_times(config, steps),
         world=world,
+        requests=requests,
         reshaped=reshaped,
         most_skipped=config.stream.faults.most,
         selection=_selection(config),
         alarms=_alarms(config),
-        meter=meter,
+        meter=Meter(device, _work(config, teacher, prepare, towers, device)),
         most_non_finite=config.optimization.most_non_finite,
     )
     with naming_lost_peers():
         state = trainer.fit()
-    if reshaped is not None and world.is_main:
-        shutil.rmtree(reshaped)
-    if trainer.finished and world.is_main:
-        write_json(config.run / FINISHED, state.to_json())
     if claimed is not None:
+        if reshaped is not None:
+            shutil.rmtree(reshaped)
+        if trainer.finished:
+            write_json(config.run / FINISHED, state.to_json())
         claimed.close()
     finish()
-    return state
+    return trainer.finished
 
 
 def _check_fit(config: TrainConfig, teacher: Teacher | None, prepare: Prepare | None, towers: Sequence[Tower]) -> None:
@@ -160,10 +162,12 @@ def _claim(config: TrainConfig, world: World) -> IO[str] | None:
     if world.is_main:
         path = config.run / "config.yaml"
         try:
-            if path.exists():
+            if path.exists() and _has_begun(config.run):
                 saved = load(TrainConfig, path)
                 check_resumable(saved.model_dump(mode="json"), config.model_dump(mode="json"))
-            elif config.run.exists() and any(found.name != LOCK for found in config.run.iterdir()):
+            elif (
+                not path.exists() and config.run.exists() and any(found.name != LOCK for found in config.run.iterdir())
+            ):
                 raise ResumeError(
                     f"run: {config.run} is not empty and has no config.yaml, so it is no run folder; choose another one"
                 )
@@ -181,6 +185,12 @@ def _claim(config: TrainConfig, world: World) -> IO[str] | None:
     if problem is not None:
         raise ResumeError(problem)
     return lock
+
+
+def _has_begun(run: Path) -> bool:
+    """Whether there is anything to continue; what failed before its first result may start with other settings."""
+    metrics = run / "metrics.jsonl"
+    return any(run.glob("checkpoints/step_*")) or (metrics.exists() and metrics.stat().st_size > 0)
 
 
 def _evaluator(

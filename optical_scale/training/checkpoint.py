@@ -119,8 +119,8 @@ class CheckpointStore:
         complete = [path for path in complete_checkpoints(self.folder) if path.name != "step_000000"]
         for path in complete[: -self.keep]:
             if path.name != chosen:
-                (path / COMPLETE).unlink()
-                shutil.rmtree(path)
+                # Under a name that the next save removes, should this be the last thing that the process does.
+                shutil.rmtree(path.replace(self.folder / f".{path.name}.tmp"))
         if link.is_symlink() and not link.exists():
             link.unlink()
 

@@ -1,6 +1,5 @@
 """The loop."""
 
-import contextlib
 import json
 import logging
 import time
@@ -13,15 +12,15 @@ from optical_scale.batch import PairBatch
 from optical_scale.engine.towers import Student
 from optical_scale.errors import EngineError, StreamError
 from optical_scale.runtime import log
-from optical_scale.runtime.collectives import broadcast_object
+from optical_scale.runtime.collectives import any_rank, broadcast_object
 from optical_scale.runtime.files import write_json
+from optical_scale.runtime.stopping import StopRequests
 from optical_scale.runtime.world import World
 from optical_scale.training.alarms import Alarms
 from optical_scale.training.checkpoint import CheckpointStore
 from optical_scale.training.faults import take_together
 from optical_scale.training.hooks import Hook
-from optical_scale.training.meter import Meter
-from optical_scale.training.preemption import Preemption
+from optical_scale.training.meter import Meter, speed_of
 from optical_scale.training.selection import Selection
 from optical_scale.training.state import TrainState
 from optical_scale.training.step import StepResult, TrainStep
@@ -78,6 +77,7 @@ class Trainer:
         hooks: observers, called on rank 0.
         times: see :class:`Times`.
         world: this process among all.
+        requests: to this process, to stop; the ranks agree on them after every step and evaluation.
         reshaped: the newest checkpoint's shards, rewritten for this run; None loads them as they are.
         most_skipped: samples that the whole run may skip over all ranks; one more stops it.
         selection: which checkpoint is kept as the best one, and when to stop early; None does neither.
@@ -98,6 +98,7 @@ class Trainer:
         hooks: Sequence[Hook],
         times: Times,
         world: World,
+        requests: StopRequests,
         reshaped: Path | None = None,
         most_skipped: int = 0,
         selection: Selection | None = None,
@@ -113,6 +114,7 @@ class Trainer:
         self.evaluate = evaluate
         self.hooks = hooks if world.is_main else ()
         self.times = times
+        self.requests = requests
         self.reshaped = reshaped
         self.most_skipped = most_skipped
         self.selection = selection
@@ -120,37 +122,51 @@ class Trainer:
         self.most_non_finite = most_non_finite
         self.state = TrainState()
         self.finished = False
+        self._speed = ""
         self.meter = meter or Meter()
 
     def fit(self) -> TrainState:
-        """Train until the last step or an agreed stop; the returned state says which."""
+        """Train until the last step or an agreed stop; :attr:`finished` says which."""
         resumed = self._restore()
-        with contextlib.ExitStack() as bar, Preemption(self.student.device) as preemption:
-            if not resumed:
-                self._measure()
-                if self.times.checkpoint_at_start:
-                    self._save()
-            batches = iter(self.loader)
-            advance = bar.enter_context(log.bar("train", self.times.steps, "step", self.state.step))
-            while not self._over():
-                self._advance(self._next(batches))
-                advance(1, f"loss {self.state.last_loss:.4g}")
-                stop = preemption.agreed()
-                last = self.state.step == self.times.steps
-                improved = False
-                if not stop and (last or _due(self.state.step, self.times.evaluate_every)):
-                    improved = self._measure()
-                if stop or improved or self._over() or _due(self.state.step, self.times.checkpoint_every):
-                    self._save()
-                if stop:
-                    logger.info("stopped on request after step %d; the same command continues", self.state.step)
-                    break
+        stop = self._asked()
+        if not (resumed or stop):
+            self._measure()
+            if self.times.checkpoint_at_start:
+                self._save()
+            stop = self._asked()
+        if not stop:
+            stop = self._train()
+        if stop:
+            logger.info("stopped on request after step %d; the same command continues", self.state.step)
         self.loader.close()
         self.store.wait()
         self.finished = self._over()
         for hook in self.hooks:
             hook.ended(self.finished)
         return self.state
+
+    def _train(self) -> bool:
+        """Take the steps that are left; True if all ranks stop before the last one, with a checkpoint."""
+        batches = iter(self.loader)
+        stop = False
+        with log.bar("train", self.times.steps, "step", self.state.step) as advance:
+            while not (stop or self._over()):
+                self._advance(self._next(batches))
+                advance(1, f"loss {self.state.last_loss:.4g}{self._speed}")
+                stop = self._asked()
+                last = self.state.step == self.times.steps
+                improved = False
+                # The last evaluation is part of the result; a run that stops before does not wait for another one.
+                if last or (not stop and _due(self.state.step, self.times.evaluate_every)):
+                    improved = self._measure()
+                    stop = self._asked()
+                if stop or improved or self._over() or _due(self.state.step, self.times.checkpoint_every):
+                    self._save()
+        return stop and not self._over()
+
+    def _asked(self) -> bool:
+        """Whether any rank was asked to stop, agreed on all of them."""
+        return any_rank(self.requests.asked, self.student.device)
 
     def _over(self) -> bool:
         """After the last step, or when the selection has lost patience."""
@@ -193,6 +209,7 @@ class Trainer:
             }
             for hook in self.hooks:
                 hook.stepped(self.state, values)
+            self._speed = "".join(f", {word}" for word in speed_of(values))
             self.alarms.check(self.state.step, values)
 
     def _counted(self, result: StepResult) -> TrainState:

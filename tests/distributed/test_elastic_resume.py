@@ -1,4 +1,4 @@
-"""A run goes on with another number of processes and another ZeRO stage: 2, then 1, then 3."""
+"""A run goes on with another number of processes and another ZeRO stage: 2, 1, 2 and 3 processes."""
 
 import pytest
 
@@ -35,7 +35,7 @@ def alone(workshop):
 @pytest.mark.parametrize(
     "parts",
     [
-        ((3, 2, 3), (6, 1, 3), (9, 3, 2)),  # after step 3 of 2 processes at stage 3 goes 1 on
+        ((2, 2, 3), (4, 1, 3), (6, 2, 3), (9, 3, 2)),  # after step 2 of 2 processes at stage 3 goes 1 on
         ((4, 1, 1), (9, 2, 3)),
         ((4, 2, 0), (9, 1, 0)),
     ],

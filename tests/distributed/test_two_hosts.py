@@ -61,6 +61,11 @@ def test_a_lost_host_is_named_and_the_run_continues(hosts, tmp_path):
     assert took < MOST_SECONDS, f"{took:.1f} s"
     done = max(steps_of(run, "loss"))
     assert done < STEPS, "the run was too fast to lose a host"
+    without = start()
+    output, _ = without.communicate(timeout=MOST_SECONDS)
+    assert without.returncode == 2, output
+    assert "problem  host node2" in output
+    assert "not usable yet: host node2" in output
     hosts.boot(2)
     second = start()
     output, _ = second.communicate(timeout=300)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import resource
 import signal
 import subprocess
@@ -10,12 +9,14 @@ import time
 
 import pytest
 
+from optical_scale.runtime.stopping import STOPPED
 from tests.support.processes import ROOT, TRAIN, environment, finish, start
 from tests.support.runs import Workshop, steps_of
 
 pytestmark = pytest.mark.end_to_end
 
 STEPS = 8
+LAUNCHED = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_a_second_run_in_the_same_folder_is_refused(workshop):
     assert first.poll() is None
     os.killpg(first.pid, signal.SIGTERM)
     output, _ = first.communicate(timeout=60)
-    assert first.returncode == 0, output
+    assert first.returncode == STOPPED, output
 
 
 def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(workshop, smooth):
@@ -106,6 +107,27 @@ def test_a_request_to_stop_during_an_evaluation_is_kept(workshop):
             os.killpg(process.pid, signal.SIGTERM)  # the evaluation after step 1 begins
             break
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, output
-    (step,) = re.findall(r"stopped on request after step ([12]);", output)
-    assert (run / "checkpoints" / f"step_{int(step):06d}" / "COMPLETE").exists()
+    assert process.returncode == STOPPED, output
+    assert "stopped on request after step 1;" in output
+    assert (run / "checkpoints" / "step_000001" / "COMPLETE").exists()
+
+
+def test_a_request_to_stop_before_the_first_step_reaches_all_processes(workshop):
+    """SIGTERM to the one process that the user started, which hands it on to the two ranks."""
+    run = workshop.folder / "early"
+    path = config(workshop, "early")
+    variables = {name: value for name, value in environment().items() if name not in LAUNCHED}
+    process = subprocess.Popen(
+        [*TRAIN, path, "--processes", "2"],
+        env=variables, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline and not (run / "config.yaml").exists():
+        time.sleep(0.01)
+    process.terminate()  # the ranks have met, and build their models now
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == STOPPED, output
+    assert "stopped on request after step 0; the same command continues" in output
+    assert not (run / "checkpoints").exists()
+    # Nothing has begun, so other settings may be given to it.
+    finish(start([*TRAIN, path, "optimization.steps=1", "seed=4"]))

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from optical_scale.config.export import ExportConfig
 from optical_scale.recipes.export import export
+from optical_scale.runtime.stopping import STOPPED
 from tests.support.processes import TRAIN, finish, start
 from tests.support.runs import Workshop, steps_of
 
@@ -76,7 +77,7 @@ def rough(workshop):
 
 def test_a_request_to_stop_ends_well_with_a_checkpoint(rough):
     status, output = rough["stopped"]
-    assert status == 0, output
+    assert status == STOPPED, output
     assert "stopped on request after step" in output
     newest = int(rough["after_stop"][-1].removeprefix("step_"))
     assert 3 <= newest < STEPS, "the run was too fast to be stopped"

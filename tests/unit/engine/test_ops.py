@@ -1,9 +1,12 @@
-"""Locks that killed builds leave behind, for which torch's extension builder would wait for ever."""
+"""Locks that killed builds leave behind, for which torch's builder would wait for ever, and what is not installed."""
 
 import os
 import time
 
-from optical_scale.engine.ops import _clear_abandoned
+import pytest
+
+from optical_scale.engine.ops import _clear_abandoned, require_file_op
+from optical_scale.errors import EngineError
 
 
 def test_an_old_lock_is_removed_at_once(tmp_path):
@@ -30,3 +33,15 @@ def test_a_build_that_goes_on_is_waited_for(tmp_path):
 def test_without_a_lock_nothing_happens(tmp_path):
     _clear_abandoned(tmp_path / "lock")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_offloading_to_files_names_what_is_not_installed(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "ops"))
+    monkeypatch.setenv("CC", "false")  # links nothing, so it looks as if libaio were not there
+    with pytest.raises(
+        EngineError, match=r"`nvme`, cannot be built: libaio .* are missing; .*apt-get install libaio-dev"
+    ):
+        require_file_op()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(EngineError, match=r"'no-such-compiler' that CXX names is not on PATH"):
+        require_file_op()

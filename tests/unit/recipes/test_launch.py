@@ -100,6 +100,8 @@ def test_shipped_clusters_print(path, capsys):
     training = ["configs/distill/multi30k_minilm.yaml", f"stream.pairs_per_step={32 * ranks}"]
     assert main(["launch", str(path), *training, "--print"]) == 0
     assert capsys.readouterr().out == launch_text(found, training)
+    assert main(["launch", str(path), *training, "--rehearse", "2", "--print"]) == 0
+    assert capsys.readouterr().out == launch_text(found, [*training, "--rehearse=2"])
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_the_arithmetic(capsys):

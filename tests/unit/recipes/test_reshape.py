@@ -48,3 +48,13 @@ def test_shards_that_fit_stay_as_they_are(workshop, tmp_path):
     config = load(TrainConfig, workshop.config("fits"))
     assert reshape(checkpoint(tmp_path / "step_000004", config), config, World()) is None
     assert reshape(None, config, World()) is None
+
+
+def test_a_checkpoint_of_another_model_is_refused_with_its_fields(workshop, tmp_path):
+    config = load(TrainConfig, workshop.config("mine"))
+    wide = {"backbone": workshop.backbone(0.0) | {"head": 8}}
+    saved = checkpoint(tmp_path / "step_000004", load(TrainConfig, workshop.config("wide", student=wide)))
+    with pytest.raises(
+        CheckpointError, match=r"step_000004 holds another run; (?s:.*)student\.backbone\.head: was 8, is"
+    ):
+        reshape(saved, config, World())

@@ -1,7 +1,10 @@
+import itertools
 import json
 import logging
 import os
 import random
+import signal
+import sys
 import threading
 
 import numpy as np
@@ -87,6 +90,41 @@ def test_a_failed_save_leaves_the_last_checkpoint_and_the_next_save_tidies(store
     assert store.latest().name == "step_000002"
     save(store, 6)
     assert names(store) == ["step_000002", "step_000006"]
+
+
+def _killed_at(store, number):
+    """Save step 4 in a process that is killed before its file operation of that number; False if it had fewer."""
+    child = os.fork()
+    if not child:
+        count = itertools.count()
+
+        def strike(event, arguments):
+            if event in ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir") and next(count) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(strike)
+        save(store, 4)
+        store.wait()
+        os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def test_whenever_a_process_is_killed_a_whole_checkpoint_stays_and_nothing_else_after_the_next_save(tmp_path):
+    for number in itertools.count():
+        store = CheckpointStore(tmp_path / str(number), World(), keep=1, asynchronous=True)
+        save(store, 2)
+        store.wait()
+        killed = _killed_at(store, number)
+        found = store.latest()
+        assert found.name in ("step_000002", "step_000004")
+        for name, facts in json.loads((found / "files.json").read_text()).items():
+            assert facts == {"bytes": (found / name).stat().st_size, "sha256": sha256(found / name)}
+        save(store, 6)
+        store.wait()
+        assert names(store) == ["step_000006"]
+        if not killed:
+            break
+    assert number > 20, number
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from optical_scale.backbones.flops import Flops
 from optical_scale.batch import PairBatch, PatchBatch, TokenBatch
 from optical_scale.runtime.devices import peak_flops
 from optical_scale.runtime.phases import Phase
-from optical_scale.training.meter import Meter, Work
+from optical_scale.training.meter import Meter, Work, speed_of
 
 
 def texts(*lengths):
@@ -72,3 +72,8 @@ def test_the_share_of_the_peak_is_of_time():
 )
 def test_peaks_of_known_devices(name, peak):
     assert peak_flops(name) == peak
+
+
+def test_the_bar_tells_the_speed_in_short():
+    values = {"loss": 1.0, "tokens_per_second_per_rank": 12345.6, "mfu": 0.413, "data_wait": 0.02, "memory_gib": 61.27}
+    assert speed_of(values) == ["12,346 tokens/s", "MFU 41%", "data 2%", "61.3 GiB"]
