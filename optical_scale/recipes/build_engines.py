@@ -14,18 +14,16 @@ from optical_scale.engine.ops import require_file_op
 from optical_scale.engine.student import StudentEngine
 from optical_scale.engine.teacher import Teacher
 from optical_scale.engine.teacher_cache import CachedTeacher
+from optical_scale.recipes.build_inputs import Prepare, readout_of_teacher, reads_passages
 from optical_scale.recipes.build_models import (
     bitext_of,
     empty_encoder,
     empty_student,
     live_teacher,
     placement,
-    readout_of_teacher,
-    reads_passages,
     share_of_largest,
     student_encoder,
 )
-from optical_scale.recipes.build_stream import Prepare
 from optical_scale.recipes.cache import fingerprint
 from optical_scale.runtime.collectives import agree_on_errors
 from optical_scale.runtime.world import World

@@ -12,15 +12,15 @@ from torch import nn
 
 from optical_scale.backbones.adapters import add_adapters, freeze
 from optical_scale.backbones.encoder import MASK_RULES, Encoder, EncoderContract, load_head
-from optical_scale.backbones.folders import backbone_folder, network_config, read_contract
+from optical_scale.backbones.folders import backbone_folder, read_contract
 from optical_scale.backbones.fresh import backbone_config, build_backbone, empty_backbone
 from optical_scale.backbones.packing import FIRST_POSITION
 from optical_scale.backbones.pretrained import Pretrained, Store
-from optical_scale.backbones.readout import VISION, Readout, readout_of, width_of
+from optical_scale.backbones.readout import width_of
 from optical_scale.backbones.skeleton import skeleton
 from optical_scale.backbones.surgery import keep_layers, match_vocabulary, set_dropout, translate_vocabulary
 from optical_scale.backbones.tokenizers import TextTokenizer
-from optical_scale.backbones.vision import ImageTransform, Pixels
+from optical_scale.backbones.vision import ImageTransform
 from optical_scale.config.backbones import Backbone, TextBackbone, VisionBackbone
 from optical_scale.config.deepspeed import derive_teacher
 from optical_scale.config.engine import StudentEngine, TeacherEngine
@@ -29,6 +29,7 @@ from optical_scale.config.stream import Stream
 from optical_scale.engine import teacher as engine
 from optical_scale.engine.partition import Partition
 from optical_scale.errors import ConfigError
+from optical_scale.recipes.build_inputs import image_transform, model_type, text_tokenizer
 from optical_scale.recipes.build_stream import sources
 from optical_scale.records import TextPair
 from optical_scale.runtime.world import World
@@ -37,61 +38,6 @@ logger = logging.getLogger(__name__)
 
 BITEXT_PAIRS = 100_000
 """Pairs from which ``vocabulary: translate`` learns its dictionary."""
-
-
-def text_tokenizer(config: TextBackbone) -> TextTokenizer:
-    """The tokenizer that belongs to a text backbone."""
-    folder = config.tokenizer or config.pretrained
-    assert folder is not None, "the schema demands one of both"
-    return TextTokenizer.load(
-        backbone_folder(folder),
-        config.max_tokens,
-        config.prefix,
-        config.passage_prefix,
-        config.mask_punctuation,
-        fill=model_type(config) == "siglip_text_model",
-    )
-
-
-def reads(config: Backbone) -> TextTokenizer | ImageTransform:
-    """What makes the inputs of a backbone."""
-    return image_transform(config) if isinstance(config, VisionBackbone) else text_tokenizer(config)
-
-
-def reads_passages(config: Backbone) -> TextTokenizer | ImageTransform:
-    """What makes the inputs of a backbone that reads passages, or images."""
-    return for_passages(reads(config))
-
-
-def for_passages(prepare: TextTokenizer | ImageTransform) -> TextTokenizer | ImageTransform:
-    """The same for passages; images have no other form."""
-    return prepare.for_passages() if isinstance(prepare, TextTokenizer) else prepare
-
-
-def teachers_side(config: TrainConfig) -> TextTokenizer | ImageTransform:
-    """What reads the teacher's side of a training: images, or passages unless the teacher reads queries."""
-    if config.teacher is not None and config.teacher.reads == "queries":
-        return reads(config.teacher.backbone)
-    return reads_passages((config.teacher or config.student).backbone)
-
-
-def students_side(prepare: TextTokenizer | ImageTransform, student: Student) -> TextTokenizer | ImageTransform:
-    """What reads the student's side of a training: images, or queries unless it reads passages."""
-    return for_passages(prepare) if student.reads == "passages" else prepare
-
-
-def readout_of_teacher(config: Teacher) -> Readout:
-    """What the vectors of a teacher from a folder stand for."""
-    assert config.backbone.pretrained is not None, "the schema demands weights for a cache"
-    return readout_of(network_config(config.backbone.pretrained, config.backbone.kind))
-
-
-def model_type(config: Backbone) -> str:
-    """Transformers' name of a network's kind."""
-    if config.architecture is not None:
-        return str(config.architecture["model_type"])
-    assert config.pretrained is not None, "the schema demands one of both"
-    return str(network_config(config.pretrained, config.kind).model_type)
 
 
 class Placement(NamedTuple):
@@ -284,29 +230,6 @@ def vision_encoder(config: VisionBackbone, place: Placement = WHOLE) -> tuple[En
         pretrained = Pretrained(config.pretrained, "vision")
         encoder = _finished(config.pretrained, config, pretrained.fill(*place), pretrained.projection())
     return encoder.to(place.dtype), prepare
-
-
-def image_transform(config: VisionBackbone) -> ImageTransform:
-    """How images are prepared: as the folder says, or as is usual for a network from scratch.
-
-    Raises:
-        ConfigError: a network whose vectors are not known to be patches, or one that cannot read images of this size.
-    """
-    known: Any
-    if config.architecture is not None:
-        known, where = backbone_config(config.architecture), "backbone.architecture"
-    else:
-        assert config.pretrained is not None, "the schema demands one of both"
-        known, where = network_config(config.pretrained, "vision"), f"backbone.pretrained: {config.pretrained}"
-    if known.model_type not in VISION:
-        raise ConfigError(f"{where} is a {known.model_type}; images are read by {', '.join(VISION)}")
-    pixels = Pixels(int(known.image_size)) if config.pretrained is None else Pixels.read(config.pretrained)
-    if pixels.size != known.image_size and not known.model_type.startswith("dinov2"):  # those interpolate
-        raise ConfigError(
-            f"{where} reads images of {known.image_size} pixels, its preprocessor_config.json makes {pixels.size}; "
-            "correct that file"
-        )
-    return ImageTransform(pixels, int(known.patch_size), readout_of(known).prefix)
 
 
 def student_encoder(

@@ -15,6 +15,7 @@ from optical_scale.backbones.vision import ImageTransform
 from optical_scale.config import stream as schema
 from optical_scale.config.run import TrainConfig
 from optical_scale.errors import ConfigError, OpticalScaleError
+from optical_scale.recipes.build_inputs import Prepare
 from optical_scale.recipes.count_tokens import document_frequencies
 from optical_scale.records import CaptionedImage, Record, TextPair
 from optical_scale.runtime.collectives import agree_on_errors
@@ -34,9 +35,6 @@ from optical_scale.stream.strand import make_strand, portions_of
 from optical_scale.stream.tokens import TokenisedSource, Tokenizers
 
 logger = logging.getLogger(__name__)
-
-Prepare = TextTokenizer | ImageTransform
-"""What makes a network's inputs."""
 
 _LOOKED_AT = 100
 """Pairs of a source that are read before a training with negatives."""

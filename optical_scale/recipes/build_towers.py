@@ -13,7 +13,7 @@ from optical_scale.engine.teacher import Teacher
 from optical_scale.engine.towers import Student, TwoTowers
 from optical_scale.errors import ConfigError
 from optical_scale.recipes.build_engines import build_student, start_student, student_engine_config
-from optical_scale.recipes.build_models import students_side
+from optical_scale.recipes.build_inputs import students_side
 from optical_scale.runtime.world import World
 
 

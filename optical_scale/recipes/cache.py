@@ -21,7 +21,8 @@ from optical_scale.engine.teacher import TeacherEngine
 from optical_scale.engine.teacher_cache import CacheWriter, finish_cache, stored_and_read
 from optical_scale.errors import ConfigError
 from optical_scale.recipes.build_evaluations import bitext, captioned_images
-from optical_scale.recipes.build_models import live_teacher, teachers_side, text_tokenizer
+from optical_scale.recipes.build_inputs import teachers_side, text_tokenizer
+from optical_scale.recipes.build_models import live_teacher
 from optical_scale.recipes.build_stream import sources
 from optical_scale.runtime.collectives import agree_on_errors, any_rank, broadcast_object, sum_over_ranks
 from optical_scale.runtime.files import folder_appears

@@ -34,7 +34,8 @@ from optical_scale.evaluation.values import write_values
 from optical_scale.export.source import choose_checkpoint
 from optical_scale.recipes.alignments import picture_alignments, sentence_alignments
 from optical_scale.recipes.build_evaluations import Encoders, check_boxes, measure
-from optical_scale.recipes.build_models import text_encoder, text_tokenizer, vision_encoder
+from optical_scale.recipes.build_inputs import text_tokenizer
+from optical_scale.recipes.build_models import text_encoder, vision_encoder
 from optical_scale.runtime.world import World
 from optical_scale.training.state import FINISHED, TrainState
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from optical_scale.config.run import TrainConfig
 from optical_scale.errors import StreamError
-from optical_scale.recipes.build_models import reads, students_side, teachers_side
+from optical_scale.recipes.build_inputs import reads, students_side, teachers_side
 from optical_scale.recipes.build_stream import Measure, collator, mixture, sources
 from optical_scale.recipes.steps import total_steps
 from optical_scale.runtime.world import World

@@ -16,7 +16,8 @@ from optical_scale.backbones.encoder import Encoder
 from optical_scale.config.backbones import Backbone, VisionBackbone
 from optical_scale.config.engine import Offload, Precision, StudentEngine
 from optical_scale.config.run import TrainConfig
-from optical_scale.recipes.build_models import empty_encoder, empty_student, image_transform
+from optical_scale.recipes.build_inputs import image_transform
+from optical_scale.recipes.build_models import empty_encoder, empty_student
 
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

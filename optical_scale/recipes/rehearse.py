@@ -9,7 +9,7 @@ from typing import NamedTuple
 from optical_scale.config.run import TrainConfig
 from optical_scale.engine.start import finish, start
 from optical_scale.recipes.build_engines import build_teacher, prepare_disks
-from optical_scale.recipes.build_models import teachers_side
+from optical_scale.recipes.build_inputs import teachers_side
 from optical_scale.recipes.build_objective import objective
 from optical_scale.recipes.build_stream import Needs, loader
 from optical_scale.recipes.build_towers import build_towers, check_widths, start_towers

@@ -21,7 +21,8 @@ from optical_scale.evaluation.run_files import as_run, read_run, write_run
 from optical_scale.evaluation.search import rerank, search_matrices
 from optical_scale.evaluation.token_matrices import TokenMatrices, write_token_matrices
 from optical_scale.evaluation.translation import Translator
-from optical_scale.recipes.build_models import text_encoder, text_tokenizer
+from optical_scale.recipes.build_inputs import text_tokenizer
+from optical_scale.recipes.build_models import text_encoder
 from optical_scale.recipes.convert_collection import read_topics
 from optical_scale.recipes.evaluate import Encode, frozen
 from optical_scale.runtime.collectives import agree_on_errors, broadcast_object

@@ -8,7 +8,7 @@ from pathlib import Path
 from optical_scale.config.backbones import TextBackbone
 from optical_scale.config.run import TrainConfig
 from optical_scale.errors import ConfigError
-from optical_scale.recipes.build_models import students_side, teachers_side, text_tokenizer
+from optical_scale.recipes.build_inputs import students_side, teachers_side, text_tokenizer
 from optical_scale.recipes.build_stream import sources, tokenizers
 from optical_scale.runtime.log import progress
 from optical_scale.stream.source import Source

@@ -25,9 +25,10 @@ from optical_scale.errors import ResumeError
 from optical_scale.recipes.announce import announce
 from optical_scale.recipes.build_engines import build_teacher, prepare_disks
 from optical_scale.recipes.build_evaluations import Encoders, check_boxes, measure
-from optical_scale.recipes.build_models import contract_of, teachers_side
+from optical_scale.recipes.build_inputs import Prepare, teachers_side
+from optical_scale.recipes.build_models import contract_of
 from optical_scale.recipes.build_objective import objective
-from optical_scale.recipes.build_stream import Needs, Prepare, loader
+from optical_scale.recipes.build_stream import Needs, loader
 from optical_scale.recipes.build_towers import Tower, build_towers, check_widths, start_towers
 from optical_scale.recipes.reshape import reshape
 from optical_scale.recipes.steps import total_steps

@@ -8,7 +8,8 @@ from optical_scale.backbones.encoder import model_inputs, token_states
 from optical_scale.backbones.folders import backbone_folder, read_contract
 from optical_scale.config.backbones import TextBackbone
 from optical_scale.errors import ConfigError
-from optical_scale.recipes.build_models import text_encoder, text_tokenizer
+from optical_scale.recipes.build_inputs import text_tokenizer
+from optical_scale.recipes.build_models import text_encoder
 from tests.support.corpus import write_tokenizer
 from tests.support.runs import tiny_xlmr
 

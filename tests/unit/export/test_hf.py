@@ -13,7 +13,8 @@ from optical_scale.config.backbones import TextBackbone, VisionBackbone
 from optical_scale.config.export import ExportConfig
 from optical_scale.errors import CheckpointError, ConfigError, ExportError
 from optical_scale.export.hf import export_huggingface
-from optical_scale.recipes.build_models import text_encoder, text_tokenizer, vision_encoder
+from optical_scale.recipes.build_inputs import text_tokenizer
+from optical_scale.recipes.build_models import text_encoder, vision_encoder
 from optical_scale.recipes.export import export
 from optical_scale.training.reference import TEXTS
 from tests.unit.export.checkpoints import step_folder

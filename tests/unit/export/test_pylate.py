@@ -14,7 +14,8 @@ from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.config.backbones import TextBackbone
 from optical_scale.config.export import ExportConfig
 from optical_scale.export.pylate import write_layout
-from optical_scale.recipes.build_models import text_encoder, text_tokenizer
+from optical_scale.recipes.build_inputs import text_tokenizer
+from optical_scale.recipes.build_models import text_encoder
 from optical_scale.recipes.export import export
 from tests.unit.export.checkpoints import step_folder
 

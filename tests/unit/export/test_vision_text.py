@@ -10,7 +10,8 @@ from transformers import AutoImageProcessor, AutoModel
 from optical_scale.config.backbones import TextBackbone, VisionBackbone
 from optical_scale.config.export import ExportConfig
 from optical_scale.errors import ConfigError, ExportError
-from optical_scale.recipes.build_models import text_encoder, text_tokenizer, vision_encoder
+from optical_scale.recipes.build_inputs import text_tokenizer
+from optical_scale.recipes.build_models import text_encoder, vision_encoder
 from optical_scale.recipes.export import export
 from tests.support.towers import write_tower
 from tests.unit.export.checkpoints import step_folder

@@ -8,7 +8,7 @@ from optical_scale.config.engine import TeacherEngine as TeacherConfig
 from optical_scale.config.run import TrainConfig
 from optical_scale.engine.teacher import TeacherEngine
 from optical_scale.errors import ConfigError
-from optical_scale.recipes.build_models import teachers_side, text_tokenizer
+from optical_scale.recipes.build_inputs import teachers_side, text_tokenizer
 from optical_scale.recipes.build_towers import Tower, check_widths
 from tests.support.corpus import write_tokenizer
 from tests.support.runs import tiny_xlmr

@@ -14,13 +14,8 @@ from optical_scale.backbones.readout import VISION
 from optical_scale.config.backbones import TextBackbone, VisionBackbone
 from optical_scale.config.run import Student
 from optical_scale.errors import ConfigError
-from optical_scale.recipes.build_models import (
-    image_transform,
-    student_encoder,
-    text_encoder,
-    text_tokenizer,
-    vision_encoder,
-)
+from optical_scale.recipes.build_inputs import image_transform, text_tokenizer
+from optical_scale.recipes.build_models import student_encoder, text_encoder, vision_encoder
 from tests.support.towers import POSITIONS, SIZES, TOWERS, pictures, prepared, write_tower
 
 TEXTS = ["ba do ki", "", "lu " * 40]

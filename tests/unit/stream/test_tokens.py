@@ -11,7 +11,7 @@ from optical_scale.cli.main import main
 from optical_scale.config.loading import load
 from optical_scale.config.run import TrainConfig
 from optical_scale.errors import ConfigError, StreamError
-from optical_scale.recipes.build_models import text_tokenizer
+from optical_scale.recipes.build_inputs import text_tokenizer
 from optical_scale.recipes.build_stream import loader
 from optical_scale.recipes.tokenize import tokenize
 from optical_scale.runtime.world import World
