@@ -6,6 +6,7 @@ tokenizer, contract), ``train_state.json``, ``stream.json``, ``config.yaml``, ``
 written last, ``COMPLETE``. ``checkpoints/best`` links to the best one, where the run selects one.
 """
 
+import json
 import logging
 import os
 import random
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from optical_scale.errors import CheckpointError
 from optical_scale.runtime.collectives import barrier, broadcast_object
 from optical_scale.runtime.files import sha256, sync_folder, write_atomic, write_json
 from optical_scale.runtime.world import World
@@ -125,13 +127,22 @@ class CheckpointStore:
             link.unlink()
 
     def latest(self) -> Path | None:
-        """The newest complete checkpoint, chosen by rank 0 for all."""
+        """The newest complete checkpoint, chosen by rank 0 for all.
+
+        Raises:
+            CheckpointError: on every rank, files of it are missing or have other sizes than when they were saved.
+        """
         self.wait()
-        found: Path | None = None
-        if self.world.is_main:
-            complete = complete_checkpoints(self.folder)
-            found = complete[-1] if complete else None
-        chosen: Path | None = broadcast_object(found)
+        found: tuple[Path | None, str] = (None, "")
+        if self.world.is_main and (complete := complete_checkpoints(self.folder)):
+            found = complete[-1], _damage(complete[-1])
+        chosen: Path | None
+        chosen, damage = broadcast_object(found)
+        if damage:
+            raise CheckpointError(
+                f"{chosen} is damaged: {damage}; copy it again from where it is whole, or delete the folder to "
+                "continue from the checkpoint before"
+            )
         return chosen
 
     def restore_random_state(self, checkpoint: Path) -> None:
@@ -142,6 +153,21 @@ class CheckpointStore:
         if ranks_of(checkpoint) != self.world.size:
             return
         _set_random_state(torch.load(checkpoint / f"random_{self.world.rank:05d}.pt", weights_only=False))
+
+
+def _damage(checkpoint: Path) -> str:
+    """The first file that is not as large as it was when it was saved."""
+    recorded = json.loads((checkpoint / "files.json").read_text(encoding="utf-8"))
+    for name, facts in recorded.items():
+        path = checkpoint / name
+        size = path.stat().st_size if path.is_file() else None
+        if size != facts["bytes"]:
+            return (
+                f"{name} is missing"
+                if size is None
+                else f"{name} has {size:,} bytes, was saved with {facts['bytes']:,}"
+            )
+    return ""
 
 
 def ranks_of(checkpoint: Path) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from optical_scale.errors import CheckpointError
 from optical_scale.runtime.files import sha256
 from optical_scale.runtime.world import World
 from optical_scale.training.checkpoint import CheckpointStore, complete_checkpoints, ranks_of
@@ -74,6 +75,18 @@ def test_an_unfinished_one_is_named_and_ignored(store, caplog):
     assert "step_000004: it has no COMPLETE file" in caplog.text
     save(store, 4)
     assert [path.name for path in complete_checkpoints(store.folder)] == ["step_000002", "step_000004"]
+
+
+def test_a_damaged_one_is_named_with_its_file(store):
+    shard = save(store, 2) / "student" / "shard.pt"
+    shard.write_text("weight")
+    with pytest.raises(
+        CheckpointError, match=r"step_000002 is damaged: student/shard\.pt has 6 bytes, was saved with 7"
+    ):
+        store.latest()
+    shard.unlink()
+    with pytest.raises(CheckpointError, match=r"student/shard\.pt is missing; copy it again"):
+        store.latest()
 
 
 @pytest.mark.parametrize("part", ["shards", "rest"])
