@@ -79,7 +79,6 @@ def train(config: TrainConfig) -> TrainState:
     )
     steps = total_steps(config, stream.strands)
     by_strand = dict(zip((tower.name for tower in towers), stream.strands.counts(steps), strict=True))
-    meter = Meter(device, _work(config, teacher, prepare, towers, device))
     store = _store(config, world)
     reshaped = reshape(store.latest(), config, world)
     student = start_towers(towers, device, by_strand, universal=reshaped is not None)
@@ -100,7 +99,7 @@ def train(config: TrainConfig) -> TrainState:
         most_skipped=config.stream.faults.most,
         selection=_selection(config),
         alarms=_alarms(config),
-        meter=meter,
+        meter=Meter(device, _work(config, teacher, prepare, towers, device)),
         most_non_finite=config.optimization.most_non_finite,
     )
     with naming_lost_peers():
