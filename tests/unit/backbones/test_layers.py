@@ -62,7 +62,7 @@ def test_states_know_the_layers_of_texts_and_of_images():
     vision.expose([1])
     pixels = torch.rand(2, 3, 16, 16)
     for found, given in ((text(**inputs), tokens), (vision(pixel_values=pixels), PatchBatch(pixels))):
-        states = token_states(found, given, (1,))
+        states = token_states(found, given, layers=(1,))
         inner = states.at_layer(1)
         assert torch.equal(inner.x_BTD, found[1])
         assert inner.x_BTD.shape == states.x_BTD.shape
