@@ -52,7 +52,7 @@ def test_sentence_transformers_folder_gives_its_own_embeddings(transformer, tmp_
     expected = functional.normalize(model.encode(TEXTS, convert_to_tensor=True))
     torch.testing.assert_close(states.pooled(), expected, rtol=0, atol=1e-6)
     with pytest.raises(ConfigError, match="trained with prefix 'ask: '"):
-        text_encoder(TextBackbone(pretrained=tmp_path / "st"), tokenize)
+        text_encoder(TextBackbone(pretrained=tmp_path / "st", max_tokens=24), tokenize)
 
 
 def test_transformer_in_a_subfolder_and_free_choices(transformer, tmp_path):
@@ -66,7 +66,7 @@ def test_transformer_in_a_subfolder_and_free_choices(transformer, tmp_path):
     assert backbone_folder(tmp_path / "old") == inner
     assert read_contract(tmp_path / "st").prefix == ""
     for folder in ("st", "old"):
-        config = TextBackbone(pretrained=tmp_path / folder, prefix="q: ", head=4)
+        config = TextBackbone(pretrained=tmp_path / folder, prefix="q: ", head=4, max_tokens=24)
         assert text_encoder(config, text_tokenizer(config)).width == 4
 
 
