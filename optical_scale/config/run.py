@@ -1,7 +1,7 @@
 """The roots: one model per YAML file that a verb reads."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -48,6 +48,14 @@ class Teacher(Schema):
     def _two_prefixes(self) -> "Teacher":
         _check_prefixes(self.backbone, self.reads == "queries", "reads: queries")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_texts_unless_told(cls, given: Any) -> Any:
+        """Configurations from before teachers could read images name no kind."""
+        if isinstance(given, dict) and isinstance(given.get("backbone"), dict):
+            return given | {"backbone": {"kind": "text"} | given["backbone"]}
+        return given
 
     @model_validator(mode="after")
     def _weights_to_cache(self) -> "Teacher":

@@ -41,6 +41,10 @@ def test_a_vision_student_has_a_teacher_and_no_bitext():
         train(student={"backbone": VISION}, evaluation=[{"name": "bitext", "shards": "v"}])
 
 
+def test_a_teacher_reads_texts_unless_told_otherwise():
+    assert train(teacher={"backbone": {"pretrained": "models/m"}}).teacher == train().teacher
+
+
 PICTURES = {"kind": "vision", "pretrained": "models/clip"}
 
 
