@@ -2,7 +2,7 @@
 
     python benchmarks/low_resource.py --data ../shared/data --output studies/data
 
-Writes text files, shards and tokenizers for three settings:
+Writes text files, shards and tokenizers for five settings:
 
 - ``tico``: TICO-19 in Swahili, Hausa, Tagalog and Marathi; the last 400 lines are validation. Not Somali: from about
   line 600 on its lines are not those of the English file (their lengths correlate by 0.04 to 0.34, where the other
@@ -14,7 +14,8 @@ Writes text files, shards and tokenizers for three settings:
   development part are validation. Beside it the collection ``afriqa``: questions in these languages, as their speakers
   asked them and as people put them into English, and the English passages of Wikipedia that answer them.
 
-Every language of the first two has the same English validation text, so that languages differ in nothing else.
+Every language of ``tico``, ``bible`` and ``captions`` has the same English validation text, so that languages differ in
+nothing else.
 """
 
 import argparse
@@ -64,6 +65,30 @@ def tico(data: Path, folder: Path) -> list[str]:
         write_pair(folder, "train", language, english[:-VALIDATION], other[:-VALIDATION])
         write_pair(folder, "validation", language, english[-VALIDATION:], other[-VALIDATION:])
     return languages
+
+
+def somali(data: Path, folder: Path) -> list[str]:
+    """HornMT's development part, cut in two."""
+    english, other = (lines(data / "hornmt" / "eng-som" / f"hornmt.{code}") for code in ("eng", "som"))
+    write_pair(folder, "train", "so", english[:-VALIDATION], other[:-VALIDATION])
+    write_pair(folder, "validation", "so", english[-VALIDATION:], other[-VALIDATION:])
+    return ["so"]
+
+
+def bible(data: Path, folder: Path) -> list[str]:
+    """Verses that both languages have, so that they differ in nothing else."""
+    found = {
+        language: dict(line.split("\t", 1) for line in lines(data / "bible" / f"en-{language}.tsv.gz"))
+        for language in ("sw", "tl")
+    }
+    verses = [name for name in found["sw"] if name in found["tl"]]
+    romans = [name for name in verses if name.startswith("ROM ")][:VALIDATION]
+    train = [name for name in verses if not name.startswith("ROM ")][::4]
+    for language, texts in found.items():
+        for part, names in (("train", train), ("validation", romans)):
+            pairs = [texts[name].split("\t") for name in names]
+            write_pair(folder, part, language, [english for english, _ in pairs], [other for _, other in pairs])
+    return list(found)
 
 
 def captions(data: Path, folder: Path) -> list[str]:
@@ -132,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    settings = {"tico": tico, "captions": captions, "news": news}
+    settings = {"tico": tico, "somali": somali, "bible": bible, "captions": captions, "news": news}
     parser.add_argument("--settings", nargs="+", choices=settings, default=list(settings))
     arguments = parser.parse_args()
     for name in arguments.settings:
