@@ -9,6 +9,7 @@ from optical_scale.config.convert import ConvertConfig
 from optical_scale.config.export import ExportConfig
 from optical_scale.recipes.convert import convert
 from optical_scale.recipes.export import export
+from optical_scale.runtime.stopping import STOPPED
 from tests.end_to_end.test_train_resume import interrupt
 from tests.support.corpus import sentences, word
 from tests.support.processes import TRAIN, finish, start
@@ -65,7 +66,7 @@ def test_a_teacher_learns_and_continues_exactly(workshop, tmp_path):
     finish(start([*TRAIN, config(workshop, "smooth")]))
     command = [*TRAIN, config(workshop, "rough")]
     status, output = interrupt(command, workshop.folder / "rough", 3, signal.SIGTERM)
-    assert status == 0, output
+    assert status == STOPPED, output
     finish(start(command))
     names = ("loss", "contrastive", "score_kl", "margin_mse", "same_first", "same_order", "in_batch_accuracy")
     smooth = steps_of(workshop.folder / "smooth", *names)
