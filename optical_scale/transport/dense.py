@@ -26,6 +26,9 @@ from optical_scale.transport.problem import TransportProblem
 # Elements of the kernel iterated together on a CPU: 1 MiB in float32 stays near a core's second-level cache, which made
 # the loop over 512 pairs of 64 x 64 1.6 times faster than sweeps over all of them.
 _CPU_CHUNK = 1 << 18
+# Elements of the kernel read twice in a row by PyTorch's own products: 2 MiB stay near a core, and smaller
+# panels cost more in calls than a nearer cache saves.
+_CPU_PANEL = 1 << 19
 # Fewer rows do not repay a matrix product the repacking of its right side.
 _LEAST_ROWS = 64
 
@@ -135,15 +138,15 @@ class Streamed(DenseExp):
 
     def _kernel(self, p_BND: Tensor, q_BMD: Tensor, factor_B11: Tensor) -> Tensor:
         sweeps = native.sweeps() if native.usable(p_BND, q_BMD) else None
-        if sweeps is None:
-            return super()._kernel(p_BND, q_BMD, factor_B11)
         B, N, M = len(p_BND), p_BND.shape[1], q_BMD.shape[1]
         K_BNM, rows = p_BND.new_empty(B, N, M), max(_LEAST_ROWS, 4 * _CPU_CHUNK // M)
         for pair, factor in enumerate(factor_B11.flatten().tolist()):
-            for start in range(0, N, rows):
-                part = slice(start, min(N, start + rows))
-                torch.mm(p_BND[pair, part], q_BMD[pair].t(), out=K_BNM[pair, part])
-                sweeps.exponentiate(K_BNM[pair, part], factor)
+            for K_RM, p_RD in zip(torch.split(K_BNM[pair], rows), torch.split(p_BND[pair], rows), strict=True):
+                if sweeps is None:
+                    torch.addmm(K_RM, p_RD, q_BMD[pair].t(), beta=0, alpha=factor, out=K_RM).exp_()
+                else:
+                    torch.mm(p_RD, q_BMD[pair].t(), out=K_RM)
+                    sweeps.exponentiate(K_RM, factor)
         return K_BNM
 
     def apply_plan(self, f_BN: Tensor, g_BM: Tensor, values: Tensor, axis: int) -> PlanProduct:
@@ -171,43 +174,58 @@ class Streamed(DenseExp):
 
     def _run(self, u_BN: Tensor, v_BM: Tensor, count: int) -> None:
         problem = self.problem
-        sweeps = native.sweeps() if native.usable(self._K_BNM) and problem.transported_B1 is None else None
-        if sweeps is None:
-            for pair in range(len(u_BN)):
-                self._run_pair(pair, u_BN[pair], v_BM[pair], count)
-            return
+        if problem.transported_B1 is not None:
+            return super()._run(u_BN, v_BM, count)
         # The scaling of a product of one is the factor of every other.
         weight_BN = scaling(problem.a_BN, torch.ones_like(u_BN), problem, self._f0_BN)
         weight_BM = scaling(problem.b_BM, torch.ones_like(v_BM), problem, self._g0_BM)
         power_B1 = torch.ones_like(problem.epsilon_B1) if problem.damping is None else problem.damping
         B, N, M = self._K_BNM.shape
-        if torch.get_num_threads() <= B and N * M < LARGE:
+        sweeps = native.sweeps() if native.usable(self._K_BNM) else None
+        if sweeps is not None and torch.get_num_threads() <= B and N * M < LARGE:
             sweeps.iterate(self._K_BNM, weight_BN, weight_BM, u_BN, v_BM, power_B1.flatten(), self._relaxation, count)
-            return
+            return None
         # A plain kernel lies within e^-50 .. e^50; a shifted one may hold denormal numbers.
         halves = N * M >= LARGE and not self._shift
         for pair, power in enumerate(power_B1.flatten().tolist()):
             masses, scalings = (weight_BN[pair], weight_BM[pair]), (u_BN[pair], v_BM[pair])
-            iterate_pair(self._K_BNM[pair], *masses, *scalings, power, self._relaxation, count, halves=halves)
+            if sweeps is None:
+                _iterate_panels(self._K_BNM[pair], *masses, *scalings, power, self._relaxation, count)
+            else:
+                iterate_pair(self._K_BNM[pair], *masses, *scalings, power, self._relaxation, count, halves=halves)
+        return None
 
-    def _run_pair(self, pair: int, u_N: Tensor, v_M: Tensor, count: int) -> None:
-        one, K_NM = self.problem.pairs(slice(pair, pair + 1)), self._K_BNM[pair]
-        f0_1N, g0_1M = self._f0_BN[pair : pair + 1], self._g0_BM[pair : pair + 1]
-        N, M = K_NM.shape
-        rows = max(16, _CPU_CHUNK // M)
-        relaxed = bool(self._relaxation != 1.0 and u_N.any())
-        row_1N, column_M = torch.empty_like(f0_1N), torch.empty_like(v_M)
-        for step in range(count):
-            column_M.zero_()
-            for start in range(0, N, rows):
-                part = slice(start, min(N, start + rows))
-                torch.mv(K_NM[part], v_M, out=row_1N[0, part])
-                part_u = row_scaling(row_1N[:, part], one.rows(part), f0_1N[:, part])[0]
-                u_N[part] = relaxed_scaling(part_u, u_N[part] if relaxed else None, self._relaxation)
-                column_M.addmv_(K_NM[part].t(), u_N[part])
-            relaxed = self._relaxation != 1.0
-            mix = self._relaxation if step + 1 < count else 1.0
-            v_M.copy_(relaxed_scaling(column_scaling(column_M[None], one, g0_1M)[0], v_M, mix))
+
+def _iterate_panels(
+    K_NM: Tensor,
+    weight_N: Tensor,
+    weight_M: Tensor,
+    u_N: Tensor,
+    v_M: Tensor,
+    power: float,
+    relaxation: float,
+    count: int,
+) -> None:
+    """What :func:`~optical_scale.transport.halves.iterate_pair` does with whole floats, where nothing is compiled."""
+    rows = max(_LEAST_ROWS, _CPU_PANEL // len(v_M))
+    panels = list(zip(*(torch.split(array, rows) for array in (K_NM, weight_N, u_N)), strict=True))
+    column_M = torch.empty_like(v_M)
+    relaxed = bool(relaxation != 1.0 and u_N.any())
+
+    def update(out: Tensor, weight: Tensor, product: Tensor, mix: float) -> None:
+        if power == mix == 1.0:
+            torch.div(weight, product, out=out)
+        else:
+            out.copy_(relaxed_scaling(weight * product.pow(-power), out, mix))
+
+    for step in range(count):
+        column_M.zero_()
+        # To and fro: a sweep begins with what caches still hold of the one before.
+        for K_RM, weight_R, u_R in panels[:: 1 if step % 2 else -1]:
+            update(u_R, weight_R, torch.mv(K_RM, v_M), relaxation if relaxed else 1.0)
+            column_M.addmv_(K_RM.t(), u_R)
+        relaxed = relaxation != 1.0
+        update(v_M, weight_M, column_M, relaxation if step + 1 < count else 1.0)
 
 
 class DenseLog:

@@ -14,6 +14,8 @@ from optical_scale.transport import native
 
 CostName = Literal["cosine", "sqeuclidean", "dot"]
 Side = Literal["x", "y"]
+# Elements of a temporary that stays near a core.
+_CPU_ENTRIES = 1 << 18
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
@@ -107,7 +109,7 @@ class Geometry:
         """``<p_i, (P q)_i>`` (B, N) for side "x", ``<q_j, (P^T p)_j>`` (B, M) for side "y"."""
         features = self.p_BND if side == "x" else self.q_BMD
         sweeps = _compiled(features, product)
-        return (features * product).sum(-1) if sweeps is None else sweeps.inner_rows(features, product)
+        return _inner_rows(features, product) if sweeps is None else sweeps.inner_rows(features, product)
 
     def total_cost(self, inner: Tensor, mass_BN: Tensor, mass_BM: Tensor) -> Tensor:
         """``<P, C>`` of each pair, (B,).
@@ -290,9 +292,13 @@ def unit_vectors(x_BTD: Tensor, mask_BT: Tensor | None) -> tuple[Tensor, Tensor]
     Returns:
         Unit vectors, differentiable where autograd records, and the inverse lengths, which are not.
     """
-    sweeps = None if torch.is_grad_enabled() and x_BTD.requires_grad else _compiled(x_BTD)
-    if sweeps is not None:
-        return sweeps.unit_rows(x_BTD, mask_BT)
+    if not (torch.is_grad_enabled() and x_BTD.requires_grad):
+        sweeps = _compiled(x_BTD)
+        if sweeps is not None:
+            return sweeps.unit_rows(x_BTD, mask_BT)
+        found = _ordinary_unit_vectors(x_BTD, mask_BT) if x_BTD.is_cpu else None
+        if found is not None:
+            return found
     x_BTD = _prepare(x_BTD, mask_BT)
     # Dividing by the largest entry first keeps squares of extreme lengths in float32's range.
     values_BTD = x_BTD.detach()
@@ -305,6 +311,29 @@ def unit_vectors(x_BTD: Tensor, mask_BT: Tensor | None) -> tuple[Tensor, Tensor]
     inverse_norm_BT1 = (norm_BT1.detach().reciprocal() * largest_BT1.reciprocal()).masked_fill(is_zero_BT1, 0.0)
     unit_BTD = scaled_BTD / norm_BT1 if scaled_BTD.requires_grad else scaled_BTD.div_(norm_BT1)
     return unit_BTD, inverse_norm_BT1
+
+
+def _ordinary_unit_vectors(x_BTD: Tensor, mask_BT: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    """As :func:`unit_vectors` in half the passes; none if a length is zero, not finite, or its square out of range."""
+    x_BTD = x_BTD.to(working_dtype(x_BTD))
+    norm_BT1 = torch.linalg.vector_norm(x_BTD, dim=-1, keepdim=True)
+    absent_BT1 = torch.zeros_like(norm_BT1, dtype=torch.bool) if mask_BT is None else ~mask_BT.unsqueeze(-1)
+    norm_BT1.masked_fill_(absent_BT1, 1.0)
+    if not bool(((norm_BT1 > 1e-15) & (norm_BT1 < 1e15)).all()):
+        return None
+    unit_BTD = x_BTD / norm_BT1
+    # By rows: a masked fill visits every entry and takes longer than the division.
+    unit_BTD.flatten(0, 1).index_fill_(0, absent_BT1.flatten().nonzero().squeeze(1), 0.0)
+    return unit_BTD, norm_BT1.reciprocal_().masked_fill_(absent_BT1, 0.0)
+
+
+def _inner_rows(left_BTD: Tensor, right_BTD: Tensor) -> Tensor:
+    if not left_BTD.is_cpu:
+        return (left_BTD * right_BTD).sum(-1)
+    # Some pairs at a time, in memory that is used again: new pages take longer than the products.
+    pairs = max(1, _CPU_ENTRIES // max(1, left_BTD[:1].numel()))
+    parts = zip(torch.split(left_BTD, pairs), torch.split(right_BTD, pairs), strict=True)
+    return torch.cat([(left * right).sum(-1) for left, right in parts])
 
 
 def _compiled(*tensors: Tensor) -> native.Sweeps | None:

@@ -38,6 +38,19 @@ def test_chunks_of_the_batch_change_nothing(monkeypatch):
         torch.testing.assert_close(mine, theirs, atol=1e-7, rtol=0)
 
 
+@pytest.mark.parametrize("relaxation", [1.0, 1.3])
+def test_panels_of_rows_change_nothing_without_a_compiler(relaxation, monkeypatch):
+    monkeypatch.setattr(native, "sweeps", lambda: None)
+    batch = ragged_tokens([150, 70], [40, 33])
+    one = build_problem(*batch, None, None, cost="cosine", epsilon=0.05, epsilon_mode="absolute", rho=None, check=True)
+    whole = DenseExp(one, shift=False, relaxation=relaxation).iterate(torch.zeros(2, 40), 5)
+    monkeypatch.setattr(dense, "_CPU_PANEL", 1)
+    monkeypatch.setattr(dense, "_CPU_CHUNK", 1)
+    panels = Streamed(one, shift=False, relaxation=relaxation).iterate(torch.zeros(2, 40), 5)
+    for mine, theirs in zip(panels, whole, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=2e-6, rtol=0)
+
+
 def test_shifted_kernel_has_maximum_one_in_every_row_and_column_with_mass():
     one = problem(epsilon=0.01)
     kernel_BNM = DenseExp(one, shift=True)._K_BNM

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from optical_scale.transport.geometry import build_geometry
+from optical_scale.transport import native
+from optical_scale.transport.geometry import build_geometry, unit_vectors
 from optical_scale.transport.reference import as_array, cost_matrix
 from tests.unit.transport.problems import crop, ragged_tokens
 
@@ -38,6 +39,21 @@ def test_half_precision_is_computed_in_float32_and_float64_stays(dtype):
     torch.testing.assert_close(
         geometry.cost()[0].diagonal(), torch.zeros(3, dtype=geometry.p_BND.dtype), atol=1e-6, rtol=0
     )
+
+
+@pytest.mark.parametrize("length", [1.0, 1e-30, 1e30])
+def test_one_extreme_vector_changes_no_other_without_a_compiler(length, monkeypatch):
+    monkeypatch.setattr(native, "sweeps", lambda: None)
+    x_BTD = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
+    mask_BT = torch.tensor([[True, True, False], [True, True, True]])
+    x_BTD[0, 2] = float("nan")
+    x_BTD[1, 1] *= length
+    unit_BTD, inverse_BT1 = unit_vectors(x_BTD, mask_BT)
+    exact_BT1 = x_BTD.double().norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(unit_BTD[mask_BT].double(), (x_BTD.double() / exact_BT1)[mask_BT], atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(inverse_BT1[mask_BT].double(), exact_BT1.reciprocal()[mask_BT], rtol=1e-6, atol=0)
+    assert (unit_BTD[~mask_BT] == 0).all()
+    assert (inverse_BT1[~mask_BT] == 0).all()
 
 
 def test_unit_vectors_of_extreme_lengths_and_gradient_of_the_zero_vector():
