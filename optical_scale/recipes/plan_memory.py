@@ -170,9 +170,10 @@ class MemoryPlan:
 
     def _objective(self, shape: Shape, part: TrainConfig) -> int:
         passages = _passages(part)
-        vectors = (_pairs(part) * shape.tokens + passages * self.teacher_tokens) * shape.width
+        student = _pairs(part) * shape.tokens * (1 + len(part.student_layers))
+        teacher = passages * self.teacher_tokens * (1 + len(part.teacher_layers))
         plans = passages * shape.tokens * self.teacher_tokens
-        return vectors * (8 + _BYTES[part.student.engine.precision]) + plans * 12
+        return (student + teacher) * shape.width * (8 + _BYTES[part.student.engine.precision]) + plans * 12
 
     def _with_teacher(self, found: Memory, ranks: int) -> Memory:
         assert self.teacher is not None

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.support.warm import WarmProcess
+
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = (sys.executable, "-m", "optical_scale", "train")
 
@@ -37,24 +39,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(command: Sequence[str | Path], size: int = 1) -> list[subprocess.Popen[str]]:
-    """Start ``command`` as ``size`` ranks of one run, in process groups of their own."""
+def start(command: Sequence[str | Path], size: int = 1) -> list[WarmProcess]:
+    """Start ``python -m MODULE ...`` or ``python FILE ...`` as ``size`` ranks of one run, in their own sessions."""
     port = free_port()
-    return [
-        subprocess.Popen(
-            list(map(str, command)),
-            env=environment(rank, size, port),
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        for rank in range(size)
-    ]
+    return [WarmProcess(list(map(str, command)), environment(rank, size, port), str(ROOT)) for rank in range(size)]
 
 
-def finish(processes: Sequence[subprocess.Popen[str]], timeout: float = 240, status: int = 0) -> list[str]:
+def finish(processes: Sequence[WarmProcess], timeout: float = 240, status: int = 0) -> list[str]:
     """Wait for all ranks and return what each printed.
 
     Raises:

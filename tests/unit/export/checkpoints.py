@@ -1,11 +1,10 @@
 """Real checkpoints of tiny students, trained once per test session by DeepSpeed in processes of their own."""
 
 import functools
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
+
+from tests.support.processes import finish, start
 
 SCRIPT = Path(__file__).with_name("write_checkpoint.py")
 ALONE = [
@@ -25,30 +24,11 @@ IN_PAIRS = ["stage3:3:fp32:text:8", "stage2:2:fp32:text:8", "lora3:3:fp32:lora:8
 @functools.cache
 def checkpoints(folder: Path) -> dict[str, Path]:
     """Run folders below ``folder``, by name; nobody may change them."""
-    processes = [*_start(folder, ALONE, 1), *_start(folder, IN_PAIRS, 2)]
-    for process in processes:
-        output, _ = process.communicate(timeout=600)
-        assert process.returncode == 0, output
+    command = [sys.executable, SCRIPT, folder]
+    finish([*start([*command, *ALONE]), *start([*command, *IN_PAIRS], size=2)], timeout=600)
     return {name: folder / name for name in (run.split(":")[0] for run in [*ALONE, *IN_PAIRS])}
 
 
 def step_folder(run: Path) -> Path:
     """The one checkpoint of a run."""
     return run / "checkpoints" / "step_000002"
-
-
-def _start(folder: Path, runs: list[str], processes: int) -> list[subprocess.Popen[str]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
-    world = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "DS_ACCELERATOR": "cpu"}
-    return [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(folder), *runs],
-            env=os.environ | address | world | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(processes)
-    ]

@@ -55,6 +55,24 @@ def test_negatives_are_passages_beside_those_of_the_pairs(workshop):
     assert lists.student.activations == pytest.approx(4 * pairs.student.activations, rel=0.05)
 
 
+def test_inner_layers_are_kept_beside_the_outputs(workshop):
+    def objective(*layers):
+        part = {"weight": 1, "objective": {"name": "optimal_transport"}}
+        return {"name": "mixture", "parts": [part, *(part | {"layers": one} for one in layers)]}
+
+    def vectors(name, *layers):
+        one = MemoryPlan(load(TrainConfig, workshop.config(name, objective=objective(*layers))))
+        return one.memory(one.layout(1)).objective
+
+    output = vectors("outputs")
+    of_student = vectors("one_side", {"student": 1}) - output
+    of_both = vectors("both_sides", {"student": 1, "teacher": 1}) - output
+    # fp32 states of as many passages as pairs and as many tokens: as large on one side as on the other.
+    assert of_student == 4 * 24 * 32 * (8 + 4)
+    assert of_both == 2 * of_student
+    assert vectors("twice", {"student": 1}, {"student": 1}) - output == of_student
+
+
 def test_frozen_parts_have_neither_gradient_nor_optimizer(workshop):
     student = {"freeze": ["embeddings"]}
     frozen = MemoryPlan(load(TrainConfig, workshop.config("c", student=student)))
