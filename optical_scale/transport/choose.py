@@ -3,6 +3,7 @@
 A backend for another device joins in :func:`build`.
 """
 
+import numbers
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -49,6 +50,7 @@ class Settings:
     schedule: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        _check_numbers(self)
         if self.iterations < 1:
             raise TransportError(f"iterations is {self.iterations}; at least one is needed to define a plan")
         if self.tolerance is not None and not self.tolerance > 0:
@@ -69,6 +71,21 @@ class Settings:
         ):
             if value not in known:
                 raise TransportError(f"{name} is {value!r}; expected one of {', '.join(known)}")
+
+
+def _check_numbers(settings: Settings) -> None:
+    for name, kind, what in (
+        ("iterations", numbers.Integral, "a whole number"),
+        ("epsilon", numbers.Real | Tensor, "a number, or a tensor with one per pair"),
+        ("mass", numbers.Real | Tensor | None, "a number, a tensor with one per pair, or None"),
+        ("tolerance", numbers.Real | None, "a number or None"),
+        ("rho", numbers.Real | None, "one number for all pairs, or None"),
+        ("relaxation", numbers.Real, "a number"),
+        ("schedule", tuple | list, "a tuple of numbers"),
+    ):
+        value = getattr(settings, name)
+        if not isinstance(value, kind):
+            raise TransportError(f"{name} is {value!r} ({type(value).__name__}); expected {what}")
 
 
 def choose(problem: TransportProblem, settings: Settings) -> tuple[Choice, Operators]:
@@ -99,7 +116,7 @@ def choose(problem: TransportProblem, settings: Settings) -> tuple[Choice, Opera
         limit = RANGE_OVER_EPSILON if stored else PLAIN_RANGE_OVER_EPSILON if problem.geometry.plain else 0.0
         raise TransportError(
             f"domain='exp' with backend {backend} and cost {settings.cost} holds cost range / epsilon up to {limit:g}, "
-            f"found {ratio:.4g}; use a larger epsilon, or domain='log' or 'auto'"
+            f"found {ratio:.4g}; use {'a larger epsilon, or ' if limit else ''}domain='log' or 'auto'"
         )
     if domain == "auto":
         domain = "exp" if holds or backend == "streamed" else "log"
@@ -209,4 +226,5 @@ def _range_over_epsilon(problem: TransportProblem, settings: Settings) -> float:
         return RANGE_OVER_EPSILON
     if isinstance(problem.geometry, CosineGeometry) and not isinstance(settings.epsilon, Tensor):
         return 2.0 / settings.epsilon
-    return float((problem.geometry.cost_range() / problem.epsilon).max())
+    ratio_B = problem.geometry.cost_range() / problem.epsilon
+    return float(ratio_B.max()) if len(ratio_B) else 0.0

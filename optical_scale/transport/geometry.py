@@ -265,6 +265,12 @@ def build_geometry(
     if cost == "cosine":
         return CosineGeometry(x_BND, y_BMD, mask_x_BN, mask_y_BM)
     same = y_BMD is x_BND and mask_y_BM is mask_x_BN
+    if cost == "sqeuclidean":
+        # The distance does not see where the origin is, but |x|^2 + |y|^2 - 2 <x, y> loses digits far from it. The
+        # mean of y alone, because ranks that share y may hold different rows.
+        centre_B1D = _centre(y_BMD, mask_y_BM)
+        shifted_BND = x_BND.to(centre_B1D.dtype) - centre_B1D
+        x_BND, y_BMD = shifted_BND, shifted_BND if same else y_BMD.to(centre_B1D.dtype) - centre_B1D
     x_BND = _prepare(x_BND, mask_x_BN)
     y_BMD = x_BND if same else _prepare(y_BMD, mask_y_BM)
     match cost:
@@ -274,6 +280,13 @@ def build_geometry(
             return SquaredEuclideanGeometry(x_BND, y_BMD, x_BND.square().sum(-1), y_BMD.square().sum(-1))
         case _:
             assert_never(cost)
+
+
+@torch.no_grad()
+def _centre(x_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
+    x_BTD = _prepare(x_BTD, mask_BT)
+    count_B11 = x_BTD.shape[1] if mask_BT is None else mask_BT.sum(1).clamp_min(1).to(x_BTD.dtype)[:, None, None]
+    return x_BTD.sum(1, keepdim=True) / count_B11
 
 
 def _prepare(x_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
@@ -305,6 +318,8 @@ def unit_vectors(x_BTD: Tensor, mask_BT: Tensor | None) -> tuple[Tensor, Tensor]
     # Two reductions: on CPUs the infinity norm, or both extremes at once, take over ten times as long.
     largest_BT1 = torch.maximum(values_BTD.amax(-1, keepdim=True), -values_BTD.amin(-1, keepdim=True))
     is_zero_BT1 = largest_BT1 == 0
+    if x_BTD.requires_grad:
+        x_BTD = x_BTD.masked_fill(is_zero_BT1, 0.0)  # a zero vector has no direction, hence no gradient
     scaled_BTD = x_BTD / largest_BT1.masked_fill(is_zero_BT1, 1.0)
     norm_BT1 = torch.linalg.vector_norm(scaled_BTD, dim=-1, keepdim=True).masked_fill(is_zero_BT1, 1.0)
     # Two reciprocals: the product of the two lengths may overflow where their inverses do not.

@@ -110,6 +110,7 @@ def sinkhorn_cost(  # noqa: D417 - the others are documented by solve
         epsilon, epsilon_mode, iterations, tolerance, cost, rho, backend, domain, check, mass, relaxation, schedule
     )
     _check_combination(settings, gradient, debias, start)
+    check_shapes(x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
     return _cost(settings, gradient, debias, start, (x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y))
 
 
@@ -349,8 +350,10 @@ def _storable(gradient: Tensor, like: Tensor) -> Tensor:
 
 
 def _unrolled(settings: Settings, x_BND: Tensor, y_BMD: Tensor, *rest: Tensor | None) -> SinkhornCost:
-    mask_x_BN, mask_y_BM, marginal_x, marginal_y = rest
-    problem = pose(settings, x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
+    mask_x_BN, mask_y_BM = rest[:2]
+    # The derivative in a mass of zero is one-sided, and left out by every mode.
+    marginals = [m if m is None else torch.where(m == 0, m.detach(), m) for m in rest[2:]]
+    problem = pose(settings, x_BND, y_BMD, mask_x_BN, mask_y_BM, *marginals)
     loop = Sinkhorn(settings.iterations)
     operators = DenseLog(problem)
     f_BN, g_BM, iterations_B = loop(operators)

@@ -77,7 +77,13 @@ def _multipliers(
     def across(vector_BN: Tensor) -> Tensor:
         return output.apply_plan(vector_BN.unsqueeze(2), 0).squeeze(2)
 
-    residual_BM = right_BM - across(inverse_BN * right_BN)
+    def possible(residual_BM: Tensor) -> Tensor:
+        # Rounding leaves residuals that no multipliers remove, and a search for those would follow the free constant.
+        if output.problem.rho is not None:
+            return residual_BM
+        return residual_BM - diagonal_BM * (residual_BM.sum(1, keepdim=True) / diagonal_BM.sum(1, keepdim=True))
+
+    residual_BM = possible(right_BM - across(inverse_BN * right_BN))
     mu_BM = torch.zeros_like(right_BM)
     direction_BM = preconditioned_BM = inverse_BM * residual_BM
     energy_B = (residual_BM * preconditioned_BM).sum(1, keepdim=True)
@@ -87,11 +93,12 @@ def _multipliers(
             break
         image_BM = diagonal_BM * direction_BM - across(inverse_BN * along(direction_BM))
         curvature_B = (direction_BM * image_BM).sum(1, keepdim=True)
-        # A pair that is done, or whose direction lies in the free constant, must not divide by zero.
-        going_B = (energy_B > enough_B) & (curvature_B > 0)
+        # A pair that is done, or whose direction the system cannot tell from one that changes nothing, stays.
+        least_B = 8 * torch.finfo(mu_BM.dtype).eps * (diagonal_BM * direction_BM.square()).sum(1, keepdim=True)
+        going_B = (energy_B > enough_B) & (curvature_B > least_B)
         step_B = torch.where(going_B, energy_B / curvature_B, 0.0)
         mu_BM = mu_BM + step_B * direction_BM
-        residual_BM = residual_BM - step_B * image_BM
+        residual_BM = possible(residual_BM - step_B * image_BM)
         preconditioned_BM = inverse_BM * residual_BM
         next_B = (residual_BM * preconditioned_BM).sum(1, keepdim=True)
         direction_BM = preconditioned_BM + torch.where(going_B, next_B / energy_B, 0.0) * direction_BM

@@ -102,7 +102,8 @@ class SinkhornOutput:
         converged_B: whether the tolerance was met, or 1e-2 when none was set.
         choice: the backend and domain that ran, and why.
         problem: what was solved, epsilon of each pair included.
-        operators: the backend, kept for the quantities below.
+        operators: the backend, kept for the quantities below, with the kernel if it stores one.
+        plain: whether the loop began at zero, without schedule and over-relaxation.
     """
 
     f_BN: Tensor
@@ -113,14 +114,18 @@ class SinkhornOutput:
     choice: Choice
     problem: TransportProblem
     operators: Operators
+    plain: bool = True
 
     def apply_plan(self, values: Tensor, axis: int = 1) -> Tensor:
-        """``P values`` for (B, M, E) values (axis 1), ``P^T values`` for (B, N, E) values (axis 0)."""
-        return self._product(values, axis).values
+        """``P values`` for (B, M, E) values (axis 1), ``P^T values`` for (B, N, E) values (axis 0).
+
+        Values of tokens without mass are not read. Raises :class:`TransportError` for another shape or axis.
+        """
+        return self._product(self._values(values, axis), axis).values
 
     def barycentric(self, values: Tensor) -> Tensor:
         """The plan-weighted mean of (B, M, E) values for each row, (B, N, E); zero for rows without mass."""
-        product, mass_BN = self._product(values, 1)
+        product, mass_BN = self._product(self._values(values, 1), 1)
         return product / mass_BN.masked_fill(mass_BN == 0, 1.0).unsqueeze(-1)
 
     @torch.no_grad()
@@ -135,7 +140,7 @@ class SinkhornOutput:
         """
         problem = self.problem
         B, N, M = problem.geometry.shape
-        step = max(1, elements // (B * M))
+        step = max(1, elements // max(1, B * M))
         # Weights go in as logarithms: entries between tokens without mass may exceed float32 before they vanish.
         u_BN = self.f_BN / problem.epsilon_B1 + problem.a_BN.log()
         v_BM = self.g_BM / problem.epsilon_B1 + problem.b_BM.log()
@@ -158,10 +163,10 @@ class SinkhornOutput:
 
         Returns:
             Shares of the row's mass (B, N, k), largest first, and column indices (B, N, k), int64. Rows without mass
-            have shares of zero.
+            have shares of zero, and so have columns without mass, which appear where k is more than the others.
         """
         M = self.problem.b_BM.shape[1]
-        if not 1 <= k <= M:
+        if not isinstance(k, int) or not 1 <= k <= M:
             raise TransportError(f"k is {k}; expected between 1 and the {M} columns")
         shares, indices = [], []
         for _, plan_BRM, _ in self.panels():
@@ -198,6 +203,16 @@ class SinkhornOutput:
             safe_BR = mass_BR.masked_fill(mass_BR == 0, 1.0)
             entropies.append(safe_BR.log() - torch.xlogy(plan_BRM, plan_BRM).sum(2) / safe_BR)
         return torch.cat(entropies, 1).exp()
+
+    def _values(self, values: Tensor, axis: int) -> Tensor:
+        if axis not in (0, 1):
+            raise TransportError(f"axis is {axis!r}; expected 1 for P values, 0 for the transpose of P")
+        masses = self.problem.b_BM if axis == 1 else self.problem.a_BN
+        if not isinstance(values, Tensor) or values.ndim != 3 or values.shape[:2] != masses.shape:
+            found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise TransportError(f"values are {found}; expected {tuple(masses.shape)} and a width, a vector per token")
+        # A fill, not a product: padding may hold NaN.
+        return values.masked_fill((masses == 0).unsqueeze(-1), 0.0)
 
     @torch.no_grad()
     def _product(self, values: Tensor, axis: int) -> PlanProduct:

@@ -11,9 +11,12 @@ from optical_scale.transport.geometry import CostName, Geometry, build_geometry,
 
 EpsilonMode = Literal["absolute", "relative"]
 
-# Relative epsilon never falls below the cost's range over this number: with less, single-precision scalings overflow,
-# and a pair with one token or identical tokens (standard deviation zero) would ask for epsilon zero.
+# Relative epsilon never falls below the range of the costs over this number: with less, single-precision scalings
+# overflow.
 RANGE_OVER_EPSILON = 200.0
+# Nor below the range the costs could have over this one (1e-4 for cosines): of vectors that are all but equal, the costs
+# differ by rounding only.
+_POSSIBLE_RANGE_OVER_EPSILON = 20_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,8 @@ def build_problem(
     """
     check_shapes(x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
     geometry = build_geometry(cost, x_BND, y_BMD, mask_x_BN, mask_y_BM)
-    geometry.raw = (x_BND.detach(), y_BMD.detach())
+    if cost != "sqeuclidean":  # whose features are not these vectors
+        geometry.raw = (x_BND.detach(), y_BMD.detach())
     return finish_problem(
         geometry,
         masses(x_BND[..., 0], mask_x_BN, marginal_x, "marginal_x"),
@@ -158,8 +162,9 @@ def finish_problem(
     mass: float | Tensor | None,
 ) -> TransportProblem:
     """A problem from a finished geometry and masses; arguments, checks and errors as :func:`build_problem`."""
-    if rho is not None and not rho > 0:
-        raise TransportError(f"rho is {rho}; the unbalanced problem needs rho > 0, or None for a balanced one")
+    if rho is not None and not 0 < rho < float("inf"):
+        raise TransportError(f"rho is {rho}; expected a finite number above 0, or None for a balanced problem")
+    a_BN, b_BM = a_BN.contiguous(), b_BM.contiguous()
     if rho is not None and mass is not None:
         raise TransportError("mass and rho exclude each other: a partial plan has hard limits, an unbalanced one none")
     if not isinstance(epsilon, Tensor) and not 0 < epsilon < float("inf"):
@@ -176,8 +181,9 @@ def finish_problem(
     if check:
         _check_values(geometry, a_BN, b_BM, epsilon_B, mass_B, balanced=rho is None and mass is None)
     if epsilon_mode == "relative":
-        spread_B = cost_std(geometry, mask_x_BN, mask_y_BM)
-        epsilon_B = torch.maximum(epsilon_B * spread_B, geometry.cost_range() / RANGE_OVER_EPSILON)
+        spread_B, range_B = cost_spread(geometry, mask_x_BN, mask_y_BM)
+        least_B = torch.maximum(range_B / RANGE_OVER_EPSILON, geometry.cost_range() / _POSSIBLE_RANGE_OVER_EPSILON)
+        epsilon_B = torch.maximum(epsilon_B * spread_B, least_B)
         # Vectors that are all zero leave dot and squared costs without any scale; any positive number is then right.
         epsilon_B = torch.where(epsilon_B > 0, epsilon_B, torch.ones_like(epsilon_B)).detach()
     return TransportProblem(
@@ -186,8 +192,8 @@ def finish_problem(
 
 
 @torch.no_grad()
-def cost_std(geometry: Geometry, mask_x_BN: Tensor | None, mask_y_BM: Tensor | None) -> Tensor:
-    """Standard deviation of each pair's costs over existing tokens, (B,), computed in row panels.
+def cost_spread(geometry: Geometry, mask_x_BN: Tensor | None, mask_y_BM: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Standard deviation and range of each pair's costs over existing tokens, (B,) each, computed in row panels.
 
     Args:
         geometry: the cost.
@@ -195,7 +201,7 @@ def cost_std(geometry: Geometry, mask_x_BN: Tensor | None, mask_y_BM: Tensor | N
         mask_y_BM: columns that exist, None for all.
 
     Returns:
-        Standard deviations in the units of the cost; zero where a pair has one entry.
+        Both in the units of the cost; zero where a pair has one entry.
     """
     B, N, M = geometry.shape
     # Around any entry instead of zero, so that squares of nearly equal costs do not cancel.
@@ -203,16 +209,20 @@ def cost_std(geometry: Geometry, mask_x_BN: Tensor | None, mask_y_BM: Tensor | N
     x_BN = centre_B11.new_ones(B, N) if mask_x_BN is None else mask_x_BN.to(centre_B11)
     y_BM = centre_B11.new_ones(B, M) if mask_y_BM is None else mask_y_BM.to(centre_B11)
     count_B = x_BN.sum(1) * y_BM.sum(1)
-    panel = max(1, (1 << 22) // (B * M))
+    panel = max(1, (1 << 22) // max(1, B * M))
     first_B, second_B = torch.zeros_like(count_B), torch.zeros_like(count_B)
+    lowest_B, highest_B = torch.full_like(count_B, torch.inf), torch.full_like(count_B, -torch.inf)
     for start in range(0, N, panel):
         cost_BRM = geometry.cost(start, start + panel).sub_(centre_B11)
         rows_BR = x_BN[:, start : start + panel]
         weighted_BRM = cost_BRM * y_BM[:, None, :]
+        absent_BRM = (rows_BR[:, :, None] * y_BM[:, None, :]) == 0
+        lowest_B = torch.minimum(lowest_B, cost_BRM.masked_fill(absent_BRM, torch.inf).amin((1, 2)))
+        highest_B = torch.maximum(highest_B, cost_BRM.masked_fill(absent_BRM, -torch.inf).amax((1, 2)))
         first_B += (weighted_BRM.sum(2) * rows_BR).sum(1)
         second_B += (weighted_BRM.mul_(cost_BRM).sum(2) * rows_BR).sum(1)
     mean_B = first_B / count_B
-    return (second_B / count_B - mean_B.square()).clamp_min(0).sqrt()
+    return (second_B / count_B - mean_B.square()).clamp_min(0).sqrt(), highest_B - lowest_B
 
 
 def masses(like_BT: Tensor, mask_BT: Tensor | None, marginal_BT: Tensor | None, name: str) -> Tensor:
@@ -248,6 +258,7 @@ def check_shapes(
     marginal_y: Tensor | None,
 ) -> None:
     """Raise :class:`TransportError` unless tokens, masks and masses agree; arguments as :func:`build_problem`."""
+    _check_tensors(x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
     for name, x in (("x", x_BND), ("y", y_BMD)):
         if x.ndim != 3 or not x.is_floating_point():
             raise TransportError(f"{name} is {x.dtype} {tuple(x.shape)}; expected floating (pairs, tokens, width)")
@@ -258,8 +269,8 @@ def check_shapes(
             f"x {tuple(x_BND.shape)} and y {tuple(y_BMD.shape)} must agree in pairs (first) and width (last); "
             "project one side if the encoders differ in width"
         )
-    if x_BND.device != y_BMD.device:
-        raise TransportError(f"x is on {x_BND.device}, y on {y_BMD.device}; move them to one device")
+    if working_dtype(x_BND) != working_dtype(y_BMD):
+        raise TransportError(f"x is {x_BND.dtype}, y {y_BMD.dtype}; float64 needs both sides, so convert one of them")
     for name, extra, x in (
         ("mask_x_BN", mask_x_BN, x_BND),
         ("mask_y_BM", mask_y_BM, y_BMD),
@@ -272,6 +283,17 @@ def check_shapes(
             raise TransportError(f"{name} has shape {tuple(extra.shape)}; expected {tuple(x.shape[:2])}")
         if name.startswith("mask") and extra.dtype != torch.bool:
             raise TransportError(f"{name} is {extra.dtype}; expected bool, True for tokens that exist")
+
+
+def _check_tensors(x_BND: Tensor, y_BMD: Tensor, *others: Tensor | None) -> None:
+    names = ("x", "y", "mask_x_BN", "mask_y_BM", "marginal_x", "marginal_y")
+    for name, given in zip(names, (x_BND, y_BMD, *others), strict=True):
+        if given is None and name not in ("x", "y"):
+            continue
+        if not isinstance(given, Tensor):
+            raise TransportError(f"{name} is a {type(given).__name__}; expected a torch.Tensor")
+        if given.device != x_BND.device:
+            raise TransportError(f"x is on {x_BND.device}, {name} on {given.device}; move them to one device")
 
 
 @torch.no_grad()
@@ -289,16 +311,14 @@ def _check_values(
         "y has no tokens inside its mask, or no mass; drop such pairs": b_total_B == 0,
         "epsilon is not a finite number above 0": ~((epsilon_B > 0) & (epsilon_B < float("inf"))),
     }
+    unequal = "the masses of x and y differ; scale them to one sum, in float32, or pass rho for an unbalanced problem"
+    too_much = "mass is not a number above 0 and at most the smaller side's mass"
     if balanced:
-        findings["the masses of x and y differ; scale them to one sum or pass rho for an unbalanced problem"] = (
-            unequal_B
-        )
+        findings[unequal] = unequal_B
     if mass_B is not None:
         # The totals are rounded sums, so a request for all of the mass must not fail by a rounding.
         most_B = torch.minimum(a_total_B, b_total_B) * (1 + 1e-5)
-        findings["mass is not a number above 0 and at most the smaller side's mass"] = ~(
-            (mass_B > 0) & (mass_B <= most_B)
-        )
+        findings[too_much] = ~((mass_B > 0) & (mass_B <= most_B))
     flags_KB = torch.stack(list(findings.values()))
     if not bool(flags_KB.any()):
         return
@@ -307,4 +327,8 @@ def _check_values(
         if any(flag_B):
             pairs = [pair for pair, wrong in enumerate(flag_B) if wrong]
             listed = ", ".join(map(str, pairs[:8])) + (", ..." if len(pairs) > 8 else "")
-            raise TransportError(f"{what} (pair {listed} of {len(flag_B)})")
+            found = ""
+            if what in (unequal, too_much):
+                found = f": x has {a_total_B[pairs[0]]:.6g}, y {b_total_B[pairs[0]]:.6g}"
+                found += "" if mass_B is None else f", mass is {mass_B[pairs[0]]:.6g}"
+            raise TransportError(f"{what} (pair {listed} of {len(flag_B)}{found})")

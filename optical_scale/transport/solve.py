@@ -12,7 +12,7 @@ from optical_scale.transport.geometry import CostName
 from optical_scale.transport.operators import Operators
 from optical_scale.transport.output import Choice, SinkhornOutput
 from optical_scale.transport.precision import full_precision
-from optical_scale.transport.problem import EpsilonMode, TransportProblem, build_problem
+from optical_scale.transport.problem import EpsilonMode, TransportProblem, build_problem, check_shapes
 from optical_scale.transport.sinkhorn import Potentials, Sinkhorn
 
 Start = tuple[Tensor, Tensor]
@@ -27,6 +27,7 @@ class Solved:
     potentials: Potentials
     loop: Sinkhorn
     choice: Choice
+    plain: bool
 
     def output(self) -> SinkhornOutput:
         """The solution with its marginal error, which takes one product with the plan."""
@@ -41,6 +42,7 @@ class Solved:
             choice=self.choice,
             problem=self.problem,
             operators=self.operators,
+            plain=self.plain,
         )
 
 
@@ -76,19 +78,20 @@ def solve(
         marginal_x: (B, N) masses, zero allowed; None means uniform over the mask with sum one.
         marginal_y: (B, M) masses; a balanced problem needs the same sum as ``marginal_x``.
         epsilon: entropic strength in units of the cost, one number or one per pair (B,).
-        epsilon_mode: "relative" multiplies epsilon by the standard deviation of each pair's costs, never going below
-            the cost's range over 200 (0.01 for cosine).
+        epsilon_mode: "relative" multiplies epsilon by the standard deviation of each pair's costs between existing
+            tokens, never going below the range of those costs over 200 (nor below 1e-4 for cosine).
         iterations: full iterations, or the most of them when ``tolerance`` is set.
         tolerance: marginal error, as a share of the mass, at which a pair stops; checked every ten iterations.
         cost: "cosine" 1 - cos, "sqeuclidean" |x - y|^2, "dot" -<x, y>.
-        rho: KL strength that replaces the marginal constraints; None means balanced.
+        rho: KL strength that replaces the marginal constraints, one for all pairs; None means balanced.
         backend: "dense" stores a (B, N, M) array, "streamed" stores it and reads it once per iteration, pair by pair,
             "blockwise" recomputes row panels, "triton" are CUDA kernels (never yet run on a GPU); "auto" decides.
         domain: "exp" iterates on scalings, "log" on potentials; "auto" takes exp where float32 allows.
         check: validate values, and redo a solve that left float32's range in the log domain. Waits for the device.
         mass: what a partial plan moves (Benamou et al. 2015), one number or one per pair (B,): row masses are at most
             a, column masses at most b, and the total is this. None means all of it.
-        relaxation: over-relaxation of both updates (Thibault et al. 2021), between 1 and 2; 1 is Sinkhorn.
+        relaxation: over-relaxation of both updates (Thibault et al. 2021), above 1 and below 2; 1 is Sinkhorn, less
+            is slower and damps.
         schedule: multiples of epsilon, one iteration each, that are run first: (8, 4, 2) approaches epsilon in halves.
         start: potentials (f_BN, g_BM) of an earlier, similar solve to continue from; None starts at zero.
 
@@ -101,6 +104,7 @@ def solve(
     settings = Settings(
         epsilon, epsilon_mode, iterations, tolerance, cost, rho, backend, domain, check, mass, relaxation, schedule
     )
+    check_shapes(x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
     with torch.no_grad(), full_precision(x_BND.device):
         problem = pose(settings, x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
         return run(settings, problem, start).output()
@@ -155,7 +159,7 @@ def run(settings: Settings, problem: TransportProblem, start: Start | None = Non
         if choice.domain == "log" or settings.domain == "exp":
             raise TransportError(
                 f"potentials are not finite after {settings.iterations} iterations in the {choice.domain} domain; "
-                "use a larger epsilon or domain='log'"
+                f"use a larger epsilon{'' if choice.domain == 'log' else ' or domain=' + repr('log')}"
             )
         backend = "dense" if choice.backend == "streamed" else choice.backend
         operators = build(problem, backend, "log", settings.relaxation, shift=False)
@@ -163,12 +167,17 @@ def run(settings: Settings, problem: TransportProblem, start: Start | None = Non
         potentials = _counted(loop(operators, start if _infinite(annealed) else annealed), settings)
         if not _finite(potentials):
             raise TransportError("potentials are not finite in the log domain either; use a larger epsilon")
-    return Solved(problem, operators, potentials, loop, choice)
+    plain = start is None and not settings.schedule and settings.relaxation == 1
+    return Solved(problem, operators, potentials, loop, choice, plain)
 
 
 def _started(problem: TransportProblem, start: Start | None, *, check: bool) -> Start | None:
     if start is None:
         return None
+    if not isinstance(start, tuple | list) or len(start) != 2 or not all(isinstance(one, Tensor) for one in start):
+        raise TransportError(
+            f"start is a {type(start).__name__}; expected two tensors: (output.f_BN, output.g_BM) of an earlier solve"
+        )
     for name, given, masses in (("f", start[0], problem.a_BN), ("g", start[1], problem.b_BM)):
         if given.shape != masses.shape:
             raise TransportError(f"start {name} has shape {tuple(given.shape)}; expected {tuple(masses.shape)}")

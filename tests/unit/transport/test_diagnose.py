@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from optical_scale.errors import TransportError
-from optical_scale.transport import diagnose, solve, solve_matrix
+from optical_scale.transport import diagnose, sinkhorn_cost, solve, solve_matrix
 from tests.unit.transport.problems import ragged_tokens
 
 
@@ -29,5 +29,16 @@ def test_given_costs_and_bad_pairs():
     assert diagnose(out).rounding < 1e-6
     with pytest.raises(TransportError, match="pair 1 does not exist"):
         diagnose(out, 1)
-    with pytest.raises(TransportError, match="has no reference"):
+    with pytest.raises(TransportError, match="references have no mass"):
         diagnose(solve(*ragged_tokens([4], [3]), mass=0.5))
+
+
+@pytest.mark.parametrize("options", [{"relaxation": 1.5}, {"schedule": (4.0, 2.0)}, {"mass": 0.5}])
+def test_what_the_references_do_not_do_is_refused(options):
+    with pytest.raises(TransportError, match="no mass, start, schedule or relaxation"):
+        diagnose(solve(*ragged_tokens([4], [3]), **options))
+
+
+def test_a_cost_alone_has_no_plan_to_diagnose():
+    with pytest.raises(TransportError, match="output is a SinkhornCost; expected what solve"):
+        diagnose(sinkhorn_cost(*ragged_tokens([4], [3])))

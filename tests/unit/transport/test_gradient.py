@@ -153,3 +153,22 @@ def test_debiased_relative_epsilon_is_that_of_the_pair():
 def test_impossible_combinations_are_refused(options, message):
     with pytest.raises(TransportError, match=message):
         sinkhorn_cost(*ragged_tokens([4], [3]), **options)
+
+
+@pytest.mark.parametrize("gradient", ["envelope", "unrolled", "implicit"])
+@pytest.mark.parametrize("rho", [None, 0.5])
+def test_masses_and_vectors_of_zero_have_no_gradient(gradient, rho):
+    generator = torch.Generator().manual_seed(0)
+    x_BND, y_BMD = (torch.randn(1, n, 4, generator=generator) for n in (4, 3))
+    x_BND[0, 1] = 0.0
+    masses_BN = torch.tensor([[0.5, 0.3, 0.2, 0.0]])
+    for cost in ("cosine", "sqeuclidean"):
+        x, a = x_BND.clone().requires_grad_(), masses_BN.clone().requires_grad_()
+        settings = {"cost": cost, "rho": rho, "gradient": gradient, "epsilon": 0.5, "iterations": 30}
+        found = sinkhorn_cost(x, y_BMD, marginal_x=a, **settings)
+        found.cost_B.sum().backward()
+        assert a.grad[0, 3] == 0
+        assert (x.grad[0, 3] == 0).all()
+        if cost == "cosine":
+            assert (x.grad[0, 1] == 0).all()
+        assert a.grad[0, :3].abs().min() > 0

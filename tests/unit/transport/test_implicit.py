@@ -63,3 +63,21 @@ def test_envelope_gradient_to_marginals_is_the_derivative_of_the_dual_value(rho,
                 for s in (1e-5, -1e-5)
             )
         assert (gradients[side] * direction).sum().item() == pytest.approx((up - down) / 2e-5, rel=1e-4, abs=1e-8)
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 0.1, 0.02])
+def test_rounding_does_not_drive_the_multipliers_along_the_free_constant(epsilon):
+    generator = torch.Generator().manual_seed(3)
+    x_BND, y_BMD = torch.randn(100, 5, 6, generator=generator), torch.randn(100, 4, 6, generator=generator)
+    a_BN = torch.full((100, 5), 0.2)
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        x, a = x_BND.to(dtype).requires_grad_(), a_BN.to(dtype).requires_grad_()
+        cost_B = sinkhorn_cost(
+            x, y_BMD.to(dtype), marginal_x=a, epsilon=epsilon, iterations=300, gradient="implicit"
+        ).cost_B
+        gradients.append([t.double() for t in torch.autograd.grad(cost_B.sum(), (x, a))])
+    (found_x, found_a), (exact_x, exact_a) = gradients
+    error_B = (found_x - exact_x).norm(dim=(1, 2)) / exact_x.norm(dim=(1, 2))
+    assert error_B.max() < 2e-5 / epsilon
+    torch.testing.assert_close(found_a, exact_a, atol=1e-5 / epsilon, rtol=0)

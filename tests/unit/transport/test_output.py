@@ -81,3 +81,50 @@ def test_panels_make_up_the_plan():
     parts = [plan_BRM for _, plan_BRM, _ in out.panels(elements=20)]
     assert len(parts) == 3
     torch.testing.assert_close(torch.cat(parts, 1), out.plan())
+
+
+def test_values_of_tokens_that_do_not_exist_are_not_read():
+    batch = ragged_tokens([6, 4], [3, 5], width=4)  # NaN outside the masks
+    out = solve(*batch)
+    for pair in range(2):
+        x, y = crop(batch, pair)
+        alone = solve(x, y)
+        torch.testing.assert_close(out.barycentric(batch.y_BMD)[pair, : x.shape[1]], alone.barycentric(y)[0])
+        torch.testing.assert_close(out.apply_plan(batch.x_BND, 0)[pair, : y.shape[1]], alone.apply_plan(x, 0)[0])
+
+
+@pytest.mark.parametrize(
+    ("values", "axis", "message"),
+    [
+        (torch.zeros(2, 5, 3), 2, "axis is 2"),
+        (torch.zeros(2, 5, 3), None, "axis is None"),
+        (torch.zeros(2, 5), 1, r"values are \(2, 5\); expected \(2, 5\) and a width"),
+        (torch.zeros(2, 6, 3), 1, r"values are \(2, 6, 3\)"),
+        ([[0.0]], 0, "values are list"),
+    ],
+)
+def test_values_that_do_not_fit_the_plan_are_refused(values, axis, message):
+    out = solve(*ragged_tokens([6, 4], [3, 5]))
+    with pytest.raises(TransportError, match=message):
+        out.apply_plan(values, axis)
+
+
+@pytest.mark.parametrize("options", [{}, {"cost": "dot"}, {"epsilon": torch.zeros(0)}, {"epsilon_mode": "relative"}])
+def test_no_pairs_have_no_plans(options):
+    out = solve(torch.zeros(0, 4, 3), torch.zeros(0, 2, 3), **options)
+    assert out.plan().shape == (0, 4, 2)
+    assert out.primal_cost().shape == out.effective_matches().shape == (0,)
+    assert out.top_matches(1)[0].shape == (0, 4, 1)
+
+
+@pytest.mark.parametrize("size", [8, 300])
+def test_masks_and_masses_may_lie_in_memory_as_they_like(size):
+    generator = torch.Generator().manual_seed(0)
+    x_BND, y_BMD = torch.randn(2, size, 4, generator=generator), torch.randn(2, size, 4, generator=generator)
+    mask_NB = torch.arange(size)[:, None] < torch.tensor([[size, size - 3]])
+    masses_NB = torch.rand(size, 2, generator=generator)
+    masses_NB /= masses_NB.sum(0)
+    for options in ({"mask_x_BN": mask_NB, "mask_y_BM": mask_NB}, {"marginal_x": masses_NB, "marginal_y": masses_NB}):
+        turned = solve(x_BND, y_BMD, **{name: value.t() for name, value in options.items()})
+        copied = solve(x_BND, y_BMD, **{name: value.t().contiguous() for name, value in options.items()})
+        assert torch.equal(turned.plan(), copied.plan())

@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 import torch
 
@@ -18,6 +20,25 @@ def test_settings_are_restored_after_an_error():
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+def test_threads_that_overlap_leave_the_setting_as_it_was():
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    entered, leave = threading.Event(), threading.Event()
+
+    def stay():
+        with full_precision(torch.device("cpu")):
+            entered.set()
+            leave.wait(10)
+
+    other = threading.Thread(target=stay)
+    with full_precision(torch.device("cpu")):
+        other.start()
+        entered.wait(10)
+    assert torch.backends.mkldnn.matmul.fp32_precision == "ieee", "the other thread is still inside"
+    leave.set()
+    other.join()
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
 
 
 def test_autocast_is_off_inside():
