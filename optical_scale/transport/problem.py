@@ -14,7 +14,7 @@ EpsilonMode = Literal["absolute", "relative"]
 # Relative epsilon never falls below the range of the costs over this number: with less, single-precision scalings
 # overflow.
 RANGE_OVER_EPSILON = 200.0
-# Nor below the range the costs could have over this one (1e-4 for cosines): of vectors that are all but equal, the costs
+# Nor below the range the costs could have over this one (1e-4 for cosines): the costs of vectors that are all but equal
 # differ by rounding only.
 _POSSIBLE_RANGE_OVER_EPSILON = 20_000.0
 

@@ -79,19 +79,18 @@ def solve(
         marginal_y: (B, M) masses; a balanced problem needs the same sum as ``marginal_x``.
         epsilon: entropic strength in units of the cost, one number or one per pair (B,).
         epsilon_mode: "relative" multiplies epsilon by the standard deviation of each pair's costs between existing
-            tokens, never going below the range of those costs over 200 (nor below 1e-4 for cosine).
+            tokens; at least the range of those costs over 200, and 1e-4 for cosine.
         iterations: full iterations, or the most of them when ``tolerance`` is set.
         tolerance: marginal error, as a share of the mass, at which a pair stops; checked every ten iterations.
         cost: "cosine" 1 - cos, "sqeuclidean" |x - y|^2, "dot" -<x, y>.
         rho: KL strength that replaces the marginal constraints, one for all pairs; None means balanced.
-        backend: "dense" stores a (B, N, M) array, "streamed" stores it and reads it once per iteration, pair by pair,
-            "blockwise" recomputes row panels, "triton" are CUDA kernels (never yet run on a GPU); "auto" decides.
+        backend: "dense" stores a (B, N, M) array, "streamed" reads it once per iteration, "blockwise" recomputes row
+            panels, "triton" are CUDA kernels (never yet run on a GPU); "auto" decides.
         domain: "exp" iterates on scalings, "log" on potentials; "auto" takes exp where float32 allows.
         check: validate values, and redo a solve that left float32's range in the log domain. Waits for the device.
         mass: what a partial plan moves (Benamou et al. 2015), one number or one per pair (B,): row masses are at most
             a, column masses at most b, and the total is this. None means all of it.
-        relaxation: over-relaxation of both updates (Thibault et al. 2021), above 1 and below 2; 1 is Sinkhorn, less
-            is slower and damps.
+        relaxation: over-relaxation of both updates (Thibault et al. 2021), below 2; 1 is Sinkhorn, less is slower.
         schedule: multiples of epsilon, one iteration each, that are run first: (8, 4, 2) approaches epsilon in halves.
         start: potentials (f_BN, g_BM) of an earlier, similar solve to continue from; None starts at zero.
 
