@@ -88,8 +88,7 @@ def solve(
             panels, "triton" are CUDA kernels (never yet run on a GPU); "auto" decides.
         domain: "exp" iterates on scalings, "log" on potentials; "auto" takes exp where float32 allows.
         check: validate values, and redo a solve that left float32's range in the log domain. Waits for the device.
-        mass: what a partial plan moves (Benamou et al. 2015), one number or one per pair (B,): row masses are at most
-            a, column masses at most b, and the total is this. None means all of it.
+        mass: what a partial plan moves (Benamou et al. 2015), one number or one per pair (B,). None means all of it.
         relaxation: over-relaxation of both updates (Thibault et al. 2021), below 2; 1 is Sinkhorn, less is slower.
         schedule: multiples of epsilon, one iteration each, that are run first: (8, 4, 2) approaches epsilon in halves.
         start: potentials (f_BN, g_BM) of an earlier, similar solve to continue from; None starts at zero.
@@ -103,10 +102,10 @@ def solve(
     settings = Settings(
         epsilon, epsilon_mode, iterations, tolerance, cost, rho, backend, domain, check, mass, relaxation, schedule
     )
-    check_shapes(x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
+    tokens = (x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
+    check_shapes(*tokens)
     with torch.no_grad(), full_precision(x_BND.device):
-        problem = pose(settings, x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
-        return run(settings, problem, start).output()
+        return run(settings, pose(settings, *tokens), start).output()
 
 
 def pose(
