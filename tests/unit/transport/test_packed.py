@@ -3,7 +3,7 @@ import torch
 
 from optical_scale.errors import TransportError
 from optical_scale.transport import sinkhorn_cost, sinkhorn_cost_packed, solve, solve_packed
-from optical_scale.transport.packed import _similar
+from optical_scale.transport.packed import PackedGroup, _similar
 from tests.unit.transport.problems import ragged_tokens
 
 LENGTHS_X, LENGTHS_Y = [9, 1, 4, 9, 2, 6], [3, 5, 7, 3, 2, 30]
@@ -64,11 +64,83 @@ def test_groups_hold_every_pair_once_and_little_padding():
     [
         ([0, 4, 5], "must rise from 0 to the 6 tokens"),
         ([0, 4, 4, 6], "pair 1 of cu_seqlens_x is an empty sequence"),
-        ([0, 5, 4, 6], "must rise"),
-        ([0.0, 6.0], "expected tokens"),
+        ([0, 5, 4, 6], "falls from 5 to 4 in pair 1; it must rise from 0 to the 6 tokens of x"),
+        ([0.0, 6.0], r"cu_seqlens_x is torch.float32 \(2,\); expected integers"),
+        ([[0, 6]], r"cu_seqlens_x is torch.int64 \(1, 2\); expected integers"),
+        ([0], r"cu_seqlens_x has shape \(1,\), which is no pair"),
         ([0, 6], "holds 1 pairs, cu_seqlens_y 2"),
     ],
 )
-def test_bad_offsets_are_explained(cu_x, message):
+@pytest.mark.parametrize("kind", [torch.tensor, list])
+def test_bad_offsets_are_explained(cu_x, message, kind):
     with pytest.raises(TransportError, match=message):
-        solve_packed(torch.randn(6, 4), torch.randn(5, 4), torch.tensor(cu_x), torch.tensor([0, 2, 5]))
+        solve_packed(torch.randn(6, 4), torch.randn(5, 4), kind(cu_x), torch.tensor([0, 2, 5]))
+
+
+def test_offsets_may_be_lists_or_arrays_and_start_may_be_none():
+    _, x_XD, y_YD, cu_x, cu_y = packed()
+    expected = solve_packed(x_XD, y_YD, cu_x, cu_y).f_X
+    assert torch.equal(solve_packed(x_XD, y_YD, cu_x.tolist(), cu_y.numpy(), start=None).f_X, expected)
+    sinkhorn_cost_packed(x_XD, y_YD, cu_x.tolist(), cu_y.numpy(), start=None)
+
+
+@pytest.mark.parametrize("call", [solve_packed, sinkhorn_cost_packed])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epsilon": torch.full((7,), 0.1)}, r"epsilon has shape \(7,\); expected a number or \(6,\)"),
+        ({"epsilon": torch.full((5,), 0.1)}, r"epsilon has shape \(5,\); expected a number or \(6,\)"),
+        ({"epsilon": torch.full((6, 1), 0.1)}, r"epsilon has shape \(6, 1\)"),
+        ({"mass": torch.full((7,), 0.1)}, r"mass has shape \(7,\)"),
+        ({"marginal_x": torch.ones(30)}, r"marginal_x has shape \(30,\); expected \(31,\)"),
+        ({"marginal_y": torch.ones(6, 30)}, r"marginal_y has shape \(6, 30\); expected \(50,\)"),
+        ({"mask_x_BN": torch.ones(6, 9, dtype=torch.bool)}, "mask_x_BN is an option of padded pairs: cu_seqlens_x"),
+        ({"start": (torch.zeros(31), torch.zeros(50))}, "start is an option of padded pairs"),
+        # The values of one pair: numbers are those of the batch, whatever group it is solved in.
+        ({"epsilon": torch.tensor([0.1, 0.1, 0.1, 0.1, -0.1, 0.1])}, r"epsilon is not .* \(pair 4 of 6\)"),
+        ({"mass": [0.5, 0.5, 2.0, 0.5, 0.5, 0.5]}, r"mass is not .* \(pair 2 of 6: x has 1, y 1, mass is 2\)"),
+    ],
+)
+def test_bad_options_are_explained_before_the_batch_is_divided(call, options, message):
+    _, x_XD, y_YD, cu_x, cu_y = packed()
+    with pytest.raises(TransportError, match=message):
+        call(x_XD, y_YD, cu_x, cu_y, **options)
+
+
+@pytest.mark.parametrize("call", [solve_packed, sinkhorn_cost_packed])
+def test_errors_speak_of_the_batch_and_not_of_its_groups(call):
+    _, x_XD, y_YD, cu_x, cu_y = packed()
+    x_XD[cu_x[4]] = torch.nan
+    with pytest.raises(TransportError, match=r"x holds NaN or infinity.* \(pair 4 of 6\)"):
+        call(x_XD, y_YD, cu_x, cu_y)
+    # Pairs 0 and 3 are of one size and share a group.
+    x_XD[cu_x[0]] = x_XD[cu_x[3]] = torch.inf
+    with pytest.raises(TransportError, match=r"\(pair 0, 3 of 6\)"):
+        call(x_XD, y_YD, cu_x, cu_y)
+    with pytest.raises(TransportError, match=r"x \(31, 8\) and y \(50, 7\) must agree in width"):
+        call(x_XD, y_YD[:, :7], cu_x, cu_y)
+    with pytest.raises(TransportError, match=r"y is a ndarray; expected a torch.Tensor"):
+        call(x_XD, y_YD.numpy(), cu_x, cu_y)
+    with pytest.raises(TransportError, match=r"x is torch.int64 \(31, 8\)"):
+        call(x_XD.long(), y_YD, cu_x, cu_y)
+    with pytest.raises(TransportError, match=r"iterations is 0"):
+        call(x_XD, y_YD, cu_x, cu_y, iterations=0)
+
+
+def test_values_that_are_not_packed_as_y_are_refused():
+    _, x_XD, y_YD, cu_x, cu_y = packed()
+    out = solve_packed(x_XD, y_YD, cu_x, cu_y)
+    for values in (torch.randn(49, 3), torch.randn(51, 3), torch.randn(50)):
+        with pytest.raises(TransportError, match=r"expected \(50, any width\), packed as y was"):
+            out.barycentric(values)
+
+
+def test_groups_say_whose_solutions_they_hold():
+    _, x_XD, y_YD, cu_x, cu_y = packed()
+    out = solve_packed(x_XD, y_YD, cu_x, cu_y)
+    assert sorted(pair for group, _ in out.groups for pair in group.pairs.tolist()) == list(range(6))
+    for group, padded in out.groups:
+        assert isinstance(group, PackedGroup)
+        for row, pair in enumerate(group.pairs.tolist()):
+            own = padded.f_BN[row, group.mask_x_BN[row]]
+            assert torch.equal(own, out.f_X[cu_x[pair] : cu_x[pair + 1]])
