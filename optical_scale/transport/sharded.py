@@ -4,16 +4,19 @@ Each rank holds some rows and all columns. An iteration is local except for the 
 in the exponential domain, one all-gather of 2 M in the log domain. The cost is that of the whole problem on every rank.
 """
 
-from typing import NamedTuple
+import numbers
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.nn.functional import pad
 
 from optical_scale.errors import TransportError
 from optical_scale.transport.blockwise import Blockwise
-from optical_scale.transport.choose import PLAIN_RANGE_OVER_EPSILON
+from optical_scale.transport.choose import PLAIN_RANGE_OVER_EPSILON, Settings
 from optical_scale.transport.geometry import CostName
 from optical_scale.transport.precision import full_precision
 from optical_scale.transport.problem import TransportProblem, build_problem
@@ -44,9 +47,9 @@ def sharded_cost(
     full gradient, already summed over the group.
 
     Args:
-        x_BRD: this rank's rows; ranks may hold different numbers of them.
+        x_BRD: this rank's rows; ranks may hold different numbers of them, or none (B, 0, D).
         y_BMD: all columns, the same on every rank.
-        mask_x_BR: rows that exist; a rank may have none.
+        mask_x_BR: rows that exist; of some pair a rank may have none.
         mask_y_BM: columns that exist.
         group: the ranks that share the problem.
         epsilon: entropic strength in units of the cost.
@@ -58,38 +61,99 @@ def sharded_cost(
         The cost and the marginal error of the whole problem.
 
     Raises:
-        TransportError: bad input on any rank, raised on all of them; or scalings that left float32's range.
+        TransportError: bad input on any rank, or settings that are not the same on all, raised on all of them with the
+            ranks at fault; or scalings that left float32's range.
     """
+    if x_BRD.ndim == 3 and x_BRD.shape[1] == 0:
+        # Panels hold at least one row; one that does not exist changes no sum.
+        mask_x_BR = pad(x_BRD.new_zeros(x_BRD.shape[:2], dtype=torch.bool) if mask_x_BR is None else mask_x_BR, (0, 1))
+        x_BRD = pad(x_BRD, (0, 0, 0, 1))
     with full_precision(x_BRD.device):
         values = _ShardedCost.apply(  # type: ignore[no-untyped-call]
-            x_BRD, y_BMD, mask_x_BR, mask_y_BM, (group, epsilon, iterations, cost, rho)
+            x_BRD, y_BMD, mask_x_BR, mask_y_BM, group, _Terms(epsilon, iterations, cost, rho)
         )
     return ShardedCost(*values)
 
 
+class _Terms(NamedTuple):
+    """What every rank has to pass alike."""
+
+    epsilon: float
+    iterations: int
+    cost: CostName
+    rho: float | None
+
+
 def _pose(
-    x_BRD: Tensor, y_BMD: Tensor, mask_x_BR: Tensor | None, mask_y_BM: Tensor | None, group: dist.ProcessGroup,
-    epsilon: float, cost: CostName, rho: float | None,
-) -> TransportProblem:  # fmt: skip
+    x_BRD: Tensor,
+    y_BMD: Tensor,
+    mask_x_BR: Tensor | None,
+    mask_y_BM: Tensor | None,
+    group: dist.ProcessGroup,
+    terms: _Terms,
+) -> TransportProblem:
     """This rank's part of the problem, with masses that sum to one over the group."""
-    ones_BR = x_BRD.new_ones(x_BRD.shape[:2], dtype=torch.float32) if mask_x_BR is None else mask_x_BR.float()
-    count_B1 = ones_BR.sum(1, keepdim=True)
+    found: TransportProblem | Exception
+    try:
+        found = _own_part(x_BRD, y_BMD, mask_x_BR, mask_y_BM, terms)
+    except Exception as error:
+        # Whatever it is, all ranks learn of it first: one that raised alone would leave the others waiting.
+        found = error
+    problem = _agreed(found, terms, group)
+    count_B1 = problem.a_BN.sum(1, keepdim=True)
     dist.all_reduce(count_B1, group=group)
-    marginal_x = ones_BR / count_B1.clamp_min(1.0)
+    if bool((count_B1 == 0).any()):
+        pair = int((count_B1 == 0).nonzero()[0, 0])
+        raise TransportError(f"no rank has a token of x in pair {pair} of {len(count_B1)}; drop such pairs")
+    return replace(problem, a_BN=problem.a_BN / count_B1)
+
+
+def _own_part(
+    x_BRD: Tensor, y_BMD: Tensor, mask_x_BR: Tensor | None, mask_y_BM: Tensor | None, terms: _Terms
+) -> TransportProblem:
+    """This rank's rows, each of mass one, after every check that needs no other rank."""
+    epsilon: Any = terms.epsilon
+    if not isinstance(epsilon, numbers.Real):
+        raise TransportError(f"epsilon is {epsilon!r}; expected one number for all pairs")
+    Settings(terms.epsilon, iterations=terms.iterations, cost=terms.cost, rho=terms.rho)
+    ones_BR = x_BRD.new_ones(x_BRD.shape[:2])
     problem = build_problem(
-        x_BRD, y_BMD, mask_x_BR, mask_y_BM, marginal_x, None,
-        cost=cost, epsilon=epsilon, epsilon_mode="absolute", rho=rho, check=False,
+        x_BRD, y_BMD, mask_x_BR, mask_y_BM, ones_BR, None,
+        cost=terms.cost, epsilon=terms.epsilon, epsilon_mode="absolute", rho=terms.rho, check=False,
     )  # fmt: skip
-    wrong = {what: wrong_B.any() for what, wrong_B in problem.geometry.not_finite().items()}
-    wrong["no rank has a token of x in some pair"] = (count_B1 == 0).any()
-    wrong["y has no tokens inside its mask in some pair"] = (problem.b_BM.sum(1) == 0).any()
-    flags = torch.stack(list(wrong.values())).to(torch.int32)
-    # All ranks learn of it: one that raised alone would leave the others waiting.
-    dist.all_reduce(flags, dist.ReduceOp.MAX, group=group)
-    for what, flag in zip(wrong, flags.tolist(), strict=True):
-        if flag:
-            raise TransportError(f"{what} (on some rank of {dist.get_world_size(group)})")
+    nothing = {"y has no tokens inside its mask": problem.b_BM.sum(1) == 0}
+    for what, wrong_B in (problem.geometry.not_finite() | nothing).items():
+        if bool(wrong_B.any()):
+            raise TransportError(f"{what} (pair {int(wrong_B.nonzero()[0])} of {len(wrong_B)})")
     return problem
+
+
+def _agreed(found: TransportProblem | Exception, terms: _Terms, group: dist.ProcessGroup) -> TransportProblem:
+    """The problem, if no rank found a fault and all found the same problem; what is wrong raises on every rank."""
+    fault, shared = None, {}
+    if isinstance(found, Exception):
+        fault = str(found) if isinstance(found, TransportError) else f"{type(found).__name__}: {found}"
+    else:
+        pairs, columns, width = found.geometry.q_BMD.shape
+        shared = terms._asdict() | {"pairs": pairs, "columns of y": columns, "width": width}
+        shared["dtype"] = str(found.b_BM.dtype)
+    told: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(told, (fault, shared), group=group)
+    ranks = dist.get_process_group_ranks(group)
+    faults: dict[str, list[str]] = {}
+    for rank, (what, _) in zip(ranks, told, strict=True):
+        if what is not None:
+            faults.setdefault(what, []).append(str(rank))
+    if isinstance(found, Exception) or faults:
+        listed = "; ".join(f"on rank {', '.join(where)}: {what}" for what, where in faults.items())
+        raise TransportError(listed) from (found if isinstance(found, Exception) else None)
+    for rank, (_, other) in zip(ranks, told, strict=True):
+        for name, value in told[0][1].items():
+            if other[name] != value:
+                raise TransportError(
+                    f"{name}: {value} on rank {ranks[0]} but {other[name]} on rank {rank}; all ranks solve one problem"
+                )
+    return found
 
 
 class _ShardedCost(torch.autograd.Function):
@@ -100,14 +164,14 @@ class _ShardedCost(torch.autograd.Function):
         y_BMD: Tensor,
         mask_x_BR: Tensor | None,
         mask_y_BM: Tensor | None,
-        settings: tuple[dist.ProcessGroup, float, int, CostName, float | None],
+        group: dist.ProcessGroup,
+        terms: _Terms,
     ) -> tuple[Tensor, Tensor]:
-        group, epsilon, iterations, cost, rho = settings
-        problem = _pose(x_BRD, y_BMD, mask_x_BR, mask_y_BM, group, epsilon, cost, rho)
+        problem = _pose(x_BRD, y_BMD, mask_x_BR, mask_y_BM, group, terms)
         geometry = problem.geometry
-        plain = cost == "cosine" and 2.0 / epsilon <= PLAIN_RANGE_OVER_EPSILON * (1 + 1e-6)
+        plain = terms.cost == "cosine" and 2.0 / terms.epsilon <= PLAIN_RANGE_OVER_EPSILON * (1 + 1e-6)
         operators = Blockwise(problem, log_domain=not plain, group=group)
-        f_BR, g_BM = operators.iterate(torch.zeros_like(problem.b_BM), iterations)
+        f_BR, g_BM = operators.iterate(torch.zeros_like(problem.b_BM), terms.iterations)
         broken = (~torch.isfinite(f_BR).all() | ~torch.isfinite(g_BM).all()).to(torch.int32)
         dist.all_reduce(broken, dist.ReduceOp.MAX, group=group)
         if bool(broken):
@@ -140,4 +204,4 @@ class _ShardedCost(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad_B: Tensor, unused: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # type: ignore[attr-defined]
         grads = [None if one is None else one * grad_B[:, None, None].to(one.dtype) for one in saved]
-        return *grads, None, None, None
+        return *grads, None, None, None, None
