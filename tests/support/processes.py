@@ -40,7 +40,7 @@ def free_port() -> int:
 
 
 def start(command: Sequence[str | Path], size: int = 1) -> list[WarmProcess]:
-    """Start ``python -m MODULE ...`` or ``python FILE ...`` as ``size`` ranks of one run, in their own sessions."""
+    """Start a Python command as ``size`` ranks of one run, in their own sessions."""
     port = free_port()
     return [WarmProcess(list(map(str, command)), environment(rank, size, port), str(ROOT)) for rank in range(size)]
 

@@ -26,7 +26,7 @@ _BEFORE_IMPORTS = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
 
 
 class WarmProcess:
-    """``python -m MODULE ...`` or ``python FILE ...``, with the part of ``subprocess.Popen`` that tests use."""
+    """``python -m``, ``-c`` or a file, in a forked process, with the part of ``subprocess.Popen`` that tests use."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], folder: str) -> None:
         self.args = list(command)
@@ -100,13 +100,16 @@ def _run(command: list[str], environment: dict[str, str], folder: str, output: C
     os.environ.update(environment)
     os.chdir(folder)
     importlib.invalidate_caches()
-    sys.argv = command[2:] if command[1] == "-m" else command[1:]
+    what, rest = command[1], command[2:]
+    sys.argv = {"-m": rest, "-c": ["-c", *rest[1:]]}.get(what, command[1:])
     status = 0
     try:
-        if command[1] == "-m":
-            runpy.run_module(command[2], run_name="__main__", alter_sys=True)
+        if what == "-m":
+            runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+        elif what == "-c":
+            exec(rest[0], {"__name__": "__main__"})
         else:
-            runpy.run_path(command[1], run_name="__main__")
+            runpy.run_path(what, run_name="__main__")
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
