@@ -60,7 +60,7 @@ ops:
 # starts processes of its own runs one after the other: exchanging processes spin, so more than cores slow each other.
 pytest: export OMP_NUM_THREADS ?= 1
 pytest: $(VENV)/dev.stamp ops
-	$(BIN)/python -m pytest -n 2 --ignore tests/distributed --ignore tests/end_to_end
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore tests/distributed --ignore tests/end_to_end
 	$(BIN)/python -m pytest tests/distributed tests/end_to_end
 
 format: $(VENV)/dev.stamp ## rewrite the code in the project's style
