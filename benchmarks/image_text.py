@@ -22,6 +22,10 @@ LANGUAGES = {"en": "results_20130124.token", "de": "results.de.token", "pt": "re
 HELD_OUT_EVERY, GROUNDING_EVERY = 10, 3
 PAIRS = 5_000
 TEXT_STUDENT = Path(__file__).parent.parent / "configs/distill/multi30k_minilm.yaml"
+TEXT_OBJECTIVE = (
+    "{name: mixture, parts: [{weight: 1, objective: {name: optimal_transport, epsilon: 0.05, iterations: 10}}, "
+    "{weight: 1, objective: {name: mse}}]}"
+)
 STUDY_BASE = Path(__file__).parent.parent / "configs/distill/image_text.yaml"
 
 
@@ -102,7 +106,8 @@ def text_student(data: Path, folder: Path, minilm: Path, held_out: list[str]) ->
     if not (folder / "texts").exists():
         run("train", str(TEXT_STUDENT), f"run={folder / 'text_run'}", f"teacher.backbone.pretrained={minilm}",
             f"student.backbone.pretrained={minilm}", f"student.backbone.tokenizer={tokenizer}",
-            f"stream.sources=[{{shards: {folder / 'bitext'}}}]", "evaluation=[]")  # fmt: skip
+            f"objective={TEXT_OBJECTIVE}", f"stream.sources=[{{shards: {folder / 'bitext'}}}]",
+            "evaluation=[]")  # fmt: skip
         run("export", str(folder / "text_run"), "--output", str(folder / "texts"))
 
 
