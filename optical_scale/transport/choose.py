@@ -84,7 +84,8 @@ def _check_numbers(settings: Settings) -> None:
         ("schedule", tuple | list, "a tuple of numbers"),
     ):
         value = getattr(settings, name)
-        if not isinstance(value, kind):
+        entries = value if isinstance(value, tuple | list) else ()
+        if not isinstance(value, kind) or not all(isinstance(entry, numbers.Real) for entry in entries):
             raise TransportError(f"{name} is {value!r} ({type(value).__name__}); expected {what}")
 
 

@@ -66,8 +66,8 @@ def diagnose(output: SinkhornOutput, pair: int = 0) -> Diagnosis:
         raise TransportError(f"output is a {type(output).__name__}; expected what solve or solve_matrix returned")
     problem = output.problem
     B, N, M = problem.geometry.shape
-    if not 0 <= pair < B:
-        raise TransportError(f"pair {pair} does not exist; the solution has {B}")
+    if not isinstance(pair, int) or not 0 <= pair < B:
+        raise TransportError(f"pair {pair!r} does not exist; the solution has {B}")
     if problem.transported_B1 is not None or not output.plain:
         raise TransportError("the references have no mass, start, schedule or relaxation; solve once without them")
     if N * M > _LARGEST:

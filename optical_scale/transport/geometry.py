@@ -275,7 +275,9 @@ def build_geometry(
     y_BMD = x_BND if same else _prepare(y_BMD, mask_y_BM)
     match cost:
         case "dot":
-            return DotGeometry(x_BND, y_BMD, None, None)
+            # Copies, as the other costs make them: a solution does not change with its input.
+            p_BND = x_BND.clone()
+            return DotGeometry(p_BND, p_BND if same else y_BMD.clone(), None, None)
         case "sqeuclidean":
             return SquaredEuclideanGeometry(x_BND, y_BMD, x_BND.square().sum(-1), y_BMD.square().sum(-1))
         case _:
@@ -330,7 +332,8 @@ def unit_vectors(x_BTD: Tensor, mask_BT: Tensor | None) -> tuple[Tensor, Tensor]
 
 def _ordinary_unit_vectors(x_BTD: Tensor, mask_BT: Tensor | None) -> tuple[Tensor, Tensor] | None:
     """As :func:`unit_vectors` in half the passes; none if a length is zero, not finite, or its square out of range."""
-    x_BTD = x_BTD.to(working_dtype(x_BTD))
+    # A copy of its own, in order, because rows of it are overwritten through another shape.
+    x_BTD = x_BTD.to(working_dtype(x_BTD)).contiguous()
     norm_BT1 = torch.linalg.vector_norm(x_BTD, dim=-1, keepdim=True)
     absent_BT1 = torch.zeros_like(norm_BT1, dtype=torch.bool) if mask_BT is None else ~mask_BT.unsqueeze(-1)
     norm_BT1.masked_fill_(absent_BT1, 1.0)
@@ -338,7 +341,7 @@ def _ordinary_unit_vectors(x_BTD: Tensor, mask_BT: Tensor | None) -> tuple[Tenso
         return None
     unit_BTD = x_BTD / norm_BT1
     # By rows: a masked fill visits every entry and takes longer than the division.
-    unit_BTD.flatten(0, 1).index_fill_(0, absent_BT1.flatten().nonzero().squeeze(1), 0.0)
+    unit_BTD.view(-1, unit_BTD.shape[2]).index_fill_(0, absent_BT1.flatten().nonzero().squeeze(1), 0.0)
     return unit_BTD, norm_BT1.reciprocal_().masked_fill_(absent_BT1, 0.0)
 
 

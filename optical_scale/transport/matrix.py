@@ -9,7 +9,7 @@ from optical_scale.transport.choose import BackendName, DomainName, Settings
 from optical_scale.transport.geometry import MatrixGeometry, working_dtype
 from optical_scale.transport.output import SinkhornOutput
 from optical_scale.transport.precision import full_precision
-from optical_scale.transport.problem import EpsilonMode, finish_problem, masses
+from optical_scale.transport.problem import EpsilonMode, TransportProblem, check_tensors, finish_problem, masses
 from optical_scale.transport.solve import Start, run
 
 
@@ -50,7 +50,7 @@ def solve_matrix(  # noqa: D417 - the others are documented by solve
     Raises:
         TransportError: not a batch of floating matrices, or as ``solve``.
     """
-    if backend.startswith("triton"):
+    if str(backend).startswith("triton"):
         raise TransportError(
             f"backend is {backend!r}, whose kernels compute costs from vectors; a matrix needs 'dense', 'streamed', "
             "'blockwise' or 'auto'"
@@ -58,21 +58,34 @@ def solve_matrix(  # noqa: D417 - the others are documented by solve
     settings = Settings(
         epsilon, epsilon_mode, iterations, tolerance, "cosine", rho, backend, domain, check, mass, relaxation, schedule
     )
+    given = {"cost": cost_BNM, "mask_x_BN": mask_x_BN, "mask_y_BM": mask_y_BM}
+    check_tensors(given | {"marginal_x": marginal_x, "marginal_y": marginal_y})
     with torch.no_grad(), full_precision(cost_BNM.device):
-        cost = _prepared(cost_BNM, mask_x_BN, mask_y_BM)
-        problem = finish_problem(
-            _GivenCost(cost),
-            masses(cost[:, :, 0], mask_x_BN, marginal_x, "marginal_x"),
-            masses(cost[:, 0, :], mask_y_BM, marginal_y, "marginal_y"),
-            mask_x_BN,
-            mask_y_BM,
-            epsilon=epsilon,
-            epsilon_mode=epsilon_mode,
-            rho=rho,
-            check=check,
-            mass=mass,
-        )
+        problem = _problem(settings, cost_BNM, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
         return run(settings, problem, start).output()
+
+
+def _problem(
+    settings: Settings,
+    cost_BNM: Tensor,
+    mask_x_BN: Tensor | None,
+    mask_y_BM: Tensor | None,
+    marginal_x: Tensor | None,
+    marginal_y: Tensor | None,
+) -> TransportProblem:
+    cost_BNM = _prepared(cost_BNM, mask_x_BN, mask_y_BM)
+    return finish_problem(
+        _GivenCost(cost_BNM),
+        masses(cost_BNM[:, :, 0], mask_x_BN, marginal_x, "marginal_x"),
+        masses(cost_BNM[:, 0, :], mask_y_BM, marginal_y, "marginal_y"),
+        mask_x_BN,
+        mask_y_BM,
+        epsilon=settings.epsilon,
+        epsilon_mode=settings.epsilon_mode,
+        rho=settings.rho,
+        check=settings.check,
+        mass=settings.mass,
+    )
 
 
 class _GivenCost(MatrixGeometry):
@@ -127,7 +140,8 @@ def matrix_cost(cost_BNM: Tensor, output: SinkhornOutput) -> Tensor:
     Raises:
         TransportError: the output is of another shape, or not of :func:`solve_matrix`.
     """
-    geometry = output.problem.geometry
+    check_tensors({"cost": cost_BNM})
+    geometry = output.problem.geometry if isinstance(output, SinkhornOutput) else None
     if not isinstance(geometry, MatrixGeometry):
         raise TransportError(
             "the output is of vectors, not of solve_matrix; take its primal_cost(), or sinkhorn_cost for a gradient"

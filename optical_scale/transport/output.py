@@ -167,7 +167,7 @@ class SinkhornOutput:
         """
         M = self.problem.b_BM.shape[1]
         if not isinstance(k, int) or not 1 <= k <= M:
-            raise TransportError(f"k is {k}; expected between 1 and the {M} columns")
+            raise TransportError(f"k is {k!r}; expected an int between 1 and the {M} columns")
         shares, indices = [], []
         for _, plan_BRM, _ in self.panels():
             top = plan_BRM.topk(k, 2)

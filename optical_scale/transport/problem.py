@@ -185,7 +185,7 @@ def finish_problem(
         least_B = torch.maximum(range_B / RANGE_OVER_EPSILON, geometry.cost_range() / _POSSIBLE_RANGE_OVER_EPSILON)
         epsilon_B = torch.maximum(epsilon_B * spread_B, least_B)
         # Vectors that are all zero leave dot and squared costs without any scale; any positive number is then right.
-        epsilon_B = torch.where(epsilon_B > 0, epsilon_B, torch.ones_like(epsilon_B)).detach()
+        epsilon_B = torch.where(epsilon_B == 0, torch.ones_like(epsilon_B), epsilon_B).detach()
     return TransportProblem(
         geometry, a_BN, b_BM, epsilon_B.unsqueeze(1), rho, None if mass_B is None else mass_B.unsqueeze(1)
     )
@@ -204,25 +204,31 @@ def cost_spread(geometry: Geometry, mask_x_BN: Tensor | None, mask_y_BM: Tensor 
         Both in the units of the cost; zero where a pair has one entry.
     """
     B, N, M = geometry.shape
-    # Around any entry instead of zero, so that squares of nearly equal costs do not cancel.
     centre_B11 = geometry.cost(0, 1).mean((1, 2), keepdim=True)
+    # In units of a bound of their range, so that squares stay finite.
+    unit_B11 = geometry.cost_range().view(B, 1, 1).to(centre_B11)
+    unit_B11 = unit_B11.masked_fill(unit_B11 == 0, 1.0)
     x_BN = centre_B11.new_ones(B, N) if mask_x_BN is None else mask_x_BN.to(centre_B11)
     y_BM = centre_B11.new_ones(B, M) if mask_y_BM is None else mask_y_BM.to(centre_B11)
     count_B = x_BN.sum(1) * y_BM.sum(1)
     panel = max(1, (1 << 22) // max(1, B * M))
-    first_B, second_B = torch.zeros_like(count_B), torch.zeros_like(count_B)
-    lowest_B, highest_B = torch.full_like(count_B, torch.inf), torch.full_like(count_B, -torch.inf)
-    for start in range(0, N, panel):
-        cost_BRM = geometry.cost(start, start + panel).sub_(centre_B11)
-        rows_BR = x_BN[:, start : start + panel]
-        weighted_BRM = cost_BRM * y_BM[:, None, :]
-        absent_BRM = (rows_BR[:, :, None] * y_BM[:, None, :]) == 0
-        lowest_B = torch.minimum(lowest_B, cost_BRM.masked_fill(absent_BRM, torch.inf).amin((1, 2)))
-        highest_B = torch.maximum(highest_B, cost_BRM.masked_fill(absent_BRM, -torch.inf).amax((1, 2)))
-        first_B += (weighted_BRM.sum(2) * rows_BR).sum(1)
-        second_B += (weighted_BRM.mul_(cost_BRM).sum(2) * rows_BR).sum(1)
-    mean_B = first_B / count_B
-    return (second_B / count_B - mean_B.square()).clamp_min(0).sqrt(), highest_B - lowest_B
+    # Twice, the second time around their mean, so that squares of nearly equal costs do not cancel.
+    for _ in range(2):
+        first_B, second_B = torch.zeros_like(count_B), torch.zeros_like(count_B)
+        lowest_B, highest_B = torch.full_like(count_B, torch.inf), torch.full_like(count_B, -torch.inf)
+        for start in range(0, N, panel):
+            cost_BRM = geometry.cost(start, start + panel).sub_(centre_B11).div_(unit_B11)
+            rows_BR = x_BN[:, start : start + panel]
+            weighted_BRM = cost_BRM * y_BM[:, None, :]
+            absent_BRM = (rows_BR[:, :, None] * y_BM[:, None, :]) == 0
+            lowest_B = torch.minimum(lowest_B, cost_BRM.masked_fill(absent_BRM, torch.inf).amin((1, 2)))
+            highest_B = torch.maximum(highest_B, cost_BRM.masked_fill(absent_BRM, -torch.inf).amax((1, 2)))
+            first_B += (weighted_BRM.sum(2) * rows_BR).sum(1)
+            second_B += (weighted_BRM.mul_(cost_BRM).sum(2) * rows_BR).sum(1)
+        mean_B = first_B / count_B
+        centre_B11 = centre_B11 + mean_B.view(B, 1, 1) * unit_B11
+    deviation_B = (second_B / count_B - mean_B.square()).clamp_min(0).sqrt()
+    return deviation_B * unit_B11.view(B), (highest_B - lowest_B) * unit_B11.view(B)
 
 
 def masses(like_BT: Tensor, mask_BT: Tensor | None, marginal_BT: Tensor | None, name: str) -> Tensor:
@@ -258,7 +264,10 @@ def check_shapes(
     marginal_y: Tensor | None,
 ) -> None:
     """Raise :class:`TransportError` unless tokens, masks and masses agree; arguments as :func:`build_problem`."""
-    _check_tensors(x_BND, y_BMD, mask_x_BN, mask_y_BM, marginal_x, marginal_y)
+    check_tensors(
+        {"x": x_BND, "y": y_BMD, "mask_x_BN": mask_x_BN, "mask_y_BM": mask_y_BM}
+        | {"marginal_x": marginal_x, "marginal_y": marginal_y}
+    )
     for name, x in (("x", x_BND), ("y", y_BMD)):
         if x.ndim != 3 or not x.is_floating_point():
             raise TransportError(f"{name} is {x.dtype} {tuple(x.shape)}; expected floating (pairs, tokens, width)")
@@ -285,15 +294,17 @@ def check_shapes(
             raise TransportError(f"{name} is {extra.dtype}; expected bool, True for tokens that exist")
 
 
-def _check_tensors(x_BND: Tensor, y_BMD: Tensor, *others: Tensor | None) -> None:
-    names = ("x", "y", "mask_x_BN", "mask_y_BM", "marginal_x", "marginal_y")
-    for name, given in zip(names, (x_BND, y_BMD, *others), strict=True):
-        if given is None and name not in ("x", "y"):
+def check_tensors(given: dict[str, Tensor | None]) -> None:
+    """Raise :class:`TransportError` unless everything given is a tensor on the device of the first, which has to be."""
+    first, device = next(iter(given)), None
+    for name, tensor in given.items():
+        if tensor is None and name not in (first, "y"):
             continue
-        if not isinstance(given, Tensor):
-            raise TransportError(f"{name} is a {type(given).__name__}; expected a torch.Tensor")
-        if given.device != x_BND.device:
-            raise TransportError(f"x is on {x_BND.device}, {name} on {given.device}; move them to one device")
+        if not isinstance(tensor, Tensor):
+            raise TransportError(f"{name} is a {type(tensor).__name__}; expected a torch.Tensor")
+        device = tensor.device if device is None else device
+        if tensor.device != device:
+            raise TransportError(f"{first} is on {device}, {name} on {tensor.device}; move them to one device")
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from optical_scale.transport.blockwise import Blockwise
 from optical_scale.transport.choose import PLAIN_RANGE_OVER_EPSILON, Settings
 from optical_scale.transport.geometry import CostName
 from optical_scale.transport.precision import full_precision
-from optical_scale.transport.problem import TransportProblem, build_problem
+from optical_scale.transport.problem import TransportProblem, build_problem, check_tensors
 
 
 class ShardedCost(NamedTuple):
@@ -64,11 +64,13 @@ def sharded_cost(
         TransportError: bad input on any rank, or settings that are not the same on all, raised on all of them with the
             ranks at fault; or scalings that left float32's range.
     """
-    if x_BRD.ndim == 3 and x_BRD.shape[1] == 0:
+    tensors = isinstance(x_BRD, Tensor) and isinstance(mask_x_BR, Tensor | None)
+    if tensors and x_BRD.ndim == 3 and x_BRD.shape[1] == 0 and (mask_x_BR is None or not mask_x_BR.numel()):
         # Panels hold at least one row; one that does not exist changes no sum.
-        mask_x_BR = pad(x_BRD.new_zeros(x_BRD.shape[:2], dtype=torch.bool) if mask_x_BR is None else mask_x_BR, (0, 1))
+        mask_x_BR = x_BRD.new_zeros(len(x_BRD), 1, dtype=torch.bool)
         x_BRD = pad(x_BRD, (0, 0, 0, 1))
-    with full_precision(x_BRD.device):
+    # What is no tensor is told to all ranks together.
+    with full_precision(x_BRD.device if tensors else torch.device("cpu")):
         values = _ShardedCost.apply(  # type: ignore[no-untyped-call]
             x_BRD, y_BMD, mask_x_BR, mask_y_BM, group, _Terms(epsilon, iterations, cost, rho)
         )
@@ -116,6 +118,7 @@ def _own_part(
     if not isinstance(epsilon, numbers.Real):
         raise TransportError(f"epsilon is {epsilon!r}; expected one number for all pairs")
     Settings(terms.epsilon, iterations=terms.iterations, cost=terms.cost, rho=terms.rho)
+    check_tensors({"x": x_BRD, "y": y_BMD})
     ones_BR = x_BRD.new_ones(x_BRD.shape[:2])
     problem = build_problem(
         x_BRD, y_BMD, mask_x_BR, mask_y_BM, ones_BR, None,
@@ -136,6 +139,7 @@ def _agreed(found: TransportProblem | Exception, terms: _Terms, group: dist.Proc
     else:
         pairs, columns, width = found.geometry.q_BMD.shape
         shared = terms._asdict() | {"pairs": pairs, "columns of y": columns, "width": width}
+        shared["existing columns of the pairs"] = (found.b_BM > 0).sum(1).tolist()
         shared["dtype"] = str(found.b_BM.dtype)
     told: list[Any] = [None] * dist.get_world_size(group)
     dist.all_gather_object(told, (fault, shared), group=group)

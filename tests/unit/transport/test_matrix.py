@@ -125,3 +125,14 @@ def test_shapes_and_backends_that_do_not_fit_are_refused():
         matrix_cost(torch.zeros(1, 2, 2), solve_matrix(torch.zeros(1, 2, 3)))
     with pytest.raises(TransportError, match="backend is 'triton', whose kernels compute costs from vectors"):
         solve_matrix(torch.zeros(1, 2, 3), backend="triton")
+
+
+def test_what_is_no_tensor_is_refused():
+    cost = torch.rand(1, 4, 3)
+    for options in ({"mask_x_BN": [[True] * 4]}, {"marginal_x": "a"}, {"backend": None}):
+        with pytest.raises(TransportError, match="expected"):
+            solve_matrix(cost, **options)
+    with pytest.raises(TransportError, match="cost is a list"):
+        solve_matrix(cost.tolist())
+    with pytest.raises(TransportError, match="cost is a ndarray"):
+        matrix_cost(cost.numpy(), solve_matrix(cost))

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from optical_scale.errors import TransportError
-from optical_scale.transport import solve
+from optical_scale.transport import native, solve
 from optical_scale.transport.reference import as_array, cost_matrix
 from tests.unit.transport.problems import crop, ragged_tokens
 
@@ -115,6 +115,33 @@ def test_no_pairs_have_no_plans(options):
     assert out.plan().shape == (0, 4, 2)
     assert out.primal_cost().shape == out.effective_matches().shape == (0,)
     assert out.top_matches(1)[0].shape == (0, 4, 1)
+
+
+@pytest.mark.parametrize("cost", ["cosine", "dot", "sqeuclidean"])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_vectors_may_lie_in_memory_as_they_like(cost, compiled, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr(native, "sweeps", lambda: None)
+    batch = ragged_tokens([12, 7], [10, 6], width=16)  # NaN outside the masks
+    turned = [x.transpose(0, 1).contiguous().transpose(0, 1) for x in (batch.x_BND, batch.y_BMD)]
+    assert not turned[0].is_contiguous()
+    for backend in ("dense", "streamed", "blockwise"):
+        if backend == "streamed" and cost != "cosine":
+            continue
+        settings = {"cost": cost, "epsilon": 0.5, "backend": backend}
+        found, expected = solve(*turned, *batch[2:], **settings), solve(*batch, **settings)
+        torch.testing.assert_close(found.plan(), expected.plan())
+        torch.testing.assert_close(found.primal_cost(), expected.primal_cost())
+
+
+@pytest.mark.parametrize("cost", ["cosine", "dot", "sqeuclidean"])
+def test_a_solution_does_not_change_with_its_input(cost):
+    batch = ragged_tokens([4, 4], [3, 3])
+    out = solve(batch.x_BND, batch.y_BMD, cost=cost, epsilon=1.0)
+    before = out.plan(), out.primal_cost()
+    batch.x_BND.zero_()
+    batch.y_BMD.zero_()
+    torch.testing.assert_close((out.plan(), out.primal_cost()), before)
 
 
 @pytest.mark.parametrize("size", [8, 300])

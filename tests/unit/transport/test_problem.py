@@ -40,6 +40,31 @@ def test_relative_epsilon_is_what_was_asked_for_wherever_the_origin_is(cost, off
     assert float(out.problem.epsilon) == pytest.approx(0.15 * float(exact.std(correction=0)), rel=1e-3)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_relative_epsilon_of_a_narrow_band_does_not_see_padding(side):
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(1, 1, 32, generator=generator)
+    x_BND, y_BMD = (base + 0.03 * torch.randn(1, n, 32, generator=generator) for n in (8, 6))
+    padded = [torch.zeros(1, 12, 32) for _ in range(2)]
+    masks = [torch.zeros(1, 12, dtype=torch.bool) for _ in range(2)]
+    for full, mask, tokens in zip(padded, masks, (x_BND, y_BMD), strict=True):
+        place = slice(-tokens.shape[1], None) if side == "left" else slice(0, tokens.shape[1])
+        full[:, place], mask[:, place] = tokens, True
+    settings = {"epsilon": 0.3, "epsilon_mode": "relative"}
+    exact = solve(x_BND.double(), y_BMD.double(), **settings).problem.epsilon
+    assert float(solve(*padded, *masks, **settings).problem.epsilon) == pytest.approx(float(exact), rel=5e-3)
+
+
+@pytest.mark.parametrize("cost", ["dot", "sqeuclidean"])
+def test_relative_epsilon_of_huge_costs_is_finite(cost):
+    generator = torch.Generator().manual_seed(0)
+    x_BND, y_BMD = (1e10 * torch.randn(1, 9, 8, generator=generator) for _ in range(2))
+    settings = {"epsilon": 0.5, "epsilon_mode": "relative", "cost": cost, "iterations": 200}
+    out, exact = solve(x_BND, y_BMD, **settings), solve(x_BND.double(), y_BMD.double(), **settings)
+    assert float(out.problem.epsilon) == pytest.approx(float(exact.problem.epsilon), rel=1e-4)
+    torch.testing.assert_close(out.plan().double(), exact.plan(), atol=1e-4, rtol=0)
+
+
 def test_squared_distances_keep_their_digits_far_from_the_origin():
     generator = torch.Generator().manual_seed(0)
     x_BND, y_BMD = (torch.randn(2, 9, 16, generator=generator, dtype=torch.float64) for _ in range(2))
@@ -89,6 +114,7 @@ NO_TOKENS = torch.tensor([[True, True, False], [False, False, False]])
         ({"epsilon": "0.02"}, "epsilon is '0.02' .str.; expected a number, or a tensor"),
         ({"iterations": 2.5}, "iterations is 2.5 .float.; expected a whole number"),
         ({"schedule": 8}, "schedule is 8 .int.; expected a tuple"),
+        ({"schedule": ("a",)}, "schedule is .'a',. .tuple.; expected a tuple of numbers"),
         ({"start": (torch.zeros(2, 4),)}, "start is a tuple; expected two tensors"),
         ({"x_BND": torch.zeros(2, 4, 8).numpy()}, "x is a ndarray; expected a torch.Tensor"),
         ({"mask_x_BN": [[True] * 4] * 2}, "mask_x_BN is a list; expected a torch.Tensor"),

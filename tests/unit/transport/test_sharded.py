@@ -61,8 +61,8 @@ def bad_input_on_the_second_rank() -> None:
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(2, 4, 8, generator=generator), torch.randn(2, 5, 8, generator=generator)
-    infinite, nothing = x.clone(), torch.ones(2, 5, dtype=torch.bool)
-    infinite[1, 0, 0], nothing[1] = torch.inf, False
+    infinite, nothing, one_less = x.clone(), *(torch.ones(2, 5, dtype=torch.bool) for _ in range(2))
+    infinite[1, 0, 0], nothing[1], one_less[0, 2] = torch.inf, False, False
     on_one = [
         ({"x_BRD": infinite}, r"^on rank 1: x holds NaN or infinity.* \(pair 1 of 2\)"),
         ({"x_BRD": x[0]}, r"^on rank 1: x is torch.float32 \(4, 8\); expected floating"),
@@ -73,6 +73,9 @@ def bad_input_on_the_second_rank() -> None:
         ({"y_BMD": y[:, :3]}, "columns of y: 5 on rank 0 but 3 on rank 1"),
         ({"mask_x_BR": torch.ones(2, 3, dtype=torch.bool)}, "^on rank 1: mask_x_BN has shape"),
         ({"mask_y_BM": nothing}, r"^on rank 1: y has no tokens inside its mask \(pair 1 of 2\)"),
+        ({"x_BRD": [[1.0]]}, "^on rank 1: x is a list; expected a torch.Tensor"),
+        ({"x_BRD": x[:, :0], "mask_x_BR": [[], []]}, "^on rank 1: mask_x_BN is a list"),
+        ({"mask_y_BM": one_less}, "existing columns of the pairs: .5, 5. on rank 0 but .4, 5. on rank 1"),
         ({"epsilon": -0.1}, "^on rank 1: epsilon is -0.1"),
         ({"epsilon": torch.tensor([0.1, 0.2])}, "^on rank 1: epsilon is tensor.*expected one number for all pairs"),
         ({"mask_x_BR": "all"}, "^on rank 1: mask_x_BN is a str"),
