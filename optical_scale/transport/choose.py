@@ -210,9 +210,10 @@ def _backend(problem: TransportProblem, domain: str) -> tuple[BackendName, str]:
     if needed > STORED_BYTES:
         return "blockwise", f"{what} above {STORED_BYTES >> 20} MiB"
     what += f" within {STORED_BYTES >> 20} MiB"
-    if domain == "log" or problem.a_BN.device.type != "cpu":
+    # The two products of a partial plan's iteration do not share a read of the kernel.
+    if domain == "log" or problem.a_BN.device.type != "cpu" or problem.transported_B1 is not None:
         return "dense", what
-    if native.usable(problem.a_BN) and problem.transported_B1 is None:
+    if native.usable(problem.a_BN):
         return "streamed", f"{what}, with compiled sweeps"
     return ("streamed", f"{what}, pairs are large") if N * M >= _LARGE_PAIR else ("dense", f"{what}, pairs are short")
 

@@ -239,7 +239,9 @@ class MatrixGeometry(Geometry):
     def not_finite(self) -> dict[str, Tensor]:
         """See the base class."""
         what = "the cost holds NaN or infinity between existing tokens: forbid a match by a large finite cost"
-        return {what: ~torch.isfinite(self.cost_BNM.sum((1, 2)))}
+        # Extremes keep NaN and infinity as a sum does, and do not overflow.
+        lowest_B, largest_B = self.cost_BNM.amin((1, 2)), self.cost_BNM.amax((1, 2))
+        return {what: ~(torch.isfinite(lowest_B) & torch.isfinite(largest_B))}
 
     def cost_range(self) -> Tensor:
         """Exactly."""

@@ -75,7 +75,7 @@ def _problem(
 ) -> TransportProblem:
     cost_BNM = _prepared(cost_BNM, mask_x_BN, mask_y_BM)
     return finish_problem(
-        _GivenCost(cost_BNM),
+        MatrixGeometry(cost_BNM),
         masses(cost_BNM[:, :, 0], mask_x_BN, marginal_x, "marginal_x"),
         masses(cost_BNM[:, 0, :], mask_y_BM, marginal_y, "marginal_y"),
         mask_x_BN,
@@ -86,16 +86,6 @@ def _problem(
         check=settings.check,
         mass=settings.mass,
     )
-
-
-class _GivenCost(MatrixGeometry):
-    """Entries of any finite size, up to the largest float that forbids a match."""
-
-    def not_finite(self) -> dict[str, Tensor]:
-        """See the base class; extremes keep NaN and infinity as a sum does, and do not overflow."""
-        (what,) = super().not_finite()
-        lowest_B, largest_B = self.cost_BNM.amin((1, 2)), self.cost_BNM.amax((1, 2))
-        return {what: ~(torch.isfinite(lowest_B) & torch.isfinite(largest_B))}
 
 
 def _prepared(cost_BNM: Tensor, mask_x_BN: Tensor | None, mask_y_BM: Tensor | None) -> Tensor:

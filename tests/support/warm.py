@@ -69,13 +69,17 @@ class WarmProcess:
         """Wait, and return what was printed; raises as :meth:`wait`, and may be called again after that."""
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._reading is None:
-            self._reading = threading.Thread(target=lambda: self._read.append(self.stdout.read()), daemon=True)
+            self._reading = threading.Thread(target=self._read_all, daemon=True)
             self._reading.start()
         self._reading.join(timeout)
         if self._reading.is_alive():
             raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
         self.wait(None if deadline is None else max(0.1, deadline - time.monotonic()))
         return self._read[0], None
+
+    def _read_all(self) -> None:
+        with self.stdout:
+            self._read.append(self.stdout.read())
 
     def send_signal(self, number: int) -> None:
         """Deliver a signal unless the process has ended."""
@@ -113,10 +117,10 @@ def _run(command: list[str], environment: dict[str, str], folder: str, output: C
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
         status = 1
     # As an interpreter ends; multiprocessing would leave out the second.
-    threading._shutdown()  # type: ignore[attr-defined]
+    threading._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
