@@ -34,6 +34,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "… order: 0.5": TRANSPORT | {"order": 0.5},
     "… solver: ipot": TRANSPORT | {"solver": "ipot"},
     "token_mse": {"name": "token_mse"},
+    "token_kl": {"name": "token_kl"},
     "greedy": {"name": "greedy"},
     "contrastive": {"name": "contrastive"},
     "… late_interaction: 1": {"name": "contrastive", "late_interaction": 1.0},

@@ -185,9 +185,9 @@ class TokenStates:
         """Unit-length token vectors in float32, (B, T, D)."""
         return torch.nn.functional.normalize(self.x_BTD.float(), dim=-1)
 
-    def pooled(self) -> Tensor:
-        """Unit-length mean over all real tokens in float32, (B, D)."""
-        weight_BT1 = self.attention_BT.unsqueeze(-1).float()
+    def pooled(self, share_BT: Tensor | None = None) -> Tensor:
+        """Unit-length mean over all real tokens in float32, (B, D), or over those with a share of one."""
+        weight_BT1 = (self.attention_BT if share_BT is None else share_BT).unsqueeze(-1).float()
         mean_BD = (self.x_BTD.float() * weight_BT1).sum(1) / weight_BT1.sum(1).clamp_min(1.0)
         return torch.nn.functional.normalize(mean_BD, dim=-1)
 

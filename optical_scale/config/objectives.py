@@ -6,6 +6,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from optical_scale.config.schema import Schema
 
+TokenWeights = Literal["uniform", "idf"]
+
 
 class Ramp(Schema):
     """A number that moves in a straight line during training and stays at its ends before and after."""
@@ -71,6 +73,8 @@ class PooledMSE(Schema):
     """Squared distance between the dense (mean-pooled, unit-length) embeddings of teacher and student."""
 
     name: Literal["mse"]
+    token_weights: TokenWeights = "uniform"
+    """idf: compare means weighted by inverse document frequency; what is evaluated and exported is the plain mean."""
 
 
 class TokenMSE(Schema):
@@ -81,6 +85,18 @@ class TokenMSE(Schema):
     """Entropic regularisation of the alignment, in units of the cosine distance."""
     iterations: PositiveInt = 20
     """Sinkhorn iterations."""
+
+
+class TokenKL(Schema):
+    """KL divergence of each student token's softmax over the sentence's teacher tokens from that of those it aligns to."""
+
+    name: Literal["token_kl"]
+    epsilon: PositiveFloat = 0.02
+    """Entropic regularisation of the alignment, in units of the cosine distance."""
+    iterations: PositiveInt = 20
+    """Sinkhorn iterations."""
+    temperature: PositiveFloat = 0.1
+    """Divides the cosines before the softmax."""
 
 
 class Greedy(Schema):
@@ -105,6 +121,8 @@ class Contrastive(Schema):
     """Mean of both directions; false: the student's side searches the teacher's only, as queries search passages."""
     exchange: Literal["gather", "turns"] = "gather"
     """turns: one rank's embeddings at a time and scores in blocks, for batches whose score matrix does not fit."""
+    token_weights: TokenWeights = "uniform"
+    """idf: weigh the tokens of an embedding, and the query tokens of MaxSim, by inverse document frequency."""
 
     @model_validator(mode="after")
     def _dense(self) -> "Contrastive":
@@ -136,6 +154,8 @@ class ListKL(Schema):
     """Divides both sides' scores, which lie in [-1, 1]."""
     scores: Literal["maxsim", "dense"] = "maxsim"
     """MaxSim of token vectors divided by the number of query tokens, or cosines of dense embeddings."""
+    token_weights: TokenWeights = "uniform"
+    """idf: weigh the query tokens of MaxSim, and the tokens of an embedding, by inverse document frequency."""
 
 
 class ScoreKL(Schema):
@@ -175,6 +195,7 @@ Single = (
     OptimalTransport
     | PooledMSE
     | TokenMSE
+    | TokenKL
     | Greedy
     | Contrastive
     | SigLIP
@@ -225,6 +246,12 @@ def parts_of(objective: Objective) -> list[Single]:
 def layers_of(objective: Objective) -> list[Layers]:
     """The layers that the parts of a mixture compare."""
     return [part.layers for part in objective.parts] if isinstance(objective, Mixture) else []
+
+
+def weighs_by_idf(objective: Objective) -> bool:
+    """Whether inverse document frequencies are read."""
+    keys = ("marginals", "token_weights")
+    return any(getattr(part, key, None) == "idf" for part in parts_of(objective) for key in keys)
 
 
 def names(objective: Objective) -> set[str]:

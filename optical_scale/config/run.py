@@ -12,11 +12,11 @@ from optical_scale.config.objectives import (
     Contrastive,
     MarginMSE,
     Objective,
-    OptimalTransport,
     ScoreKL,
     layers_of,
     names,
     parts_of,
+    weighs_by_idf,
 )
 from optical_scale.config.schedule import Alarms, Checkpoints, EvaluationTimes, Logging, Optimization
 from optical_scale.config.schema import Schema
@@ -177,7 +177,7 @@ class TrainConfig(Schema):
         if isinstance(self.student.backbone, VisionBackbone) or self.student.vision is not None:
             raise ValueError("a teacher of images is for a student of captions: one text backbone, and no `vision`")
         if self.weighs_by_idf:
-            raise ValueError("objective: `marginals: idf` weighs texts of both sides; a teacher of images has none")
+            raise ValueError("objective: `idf` weighs texts of both sides; a teacher of images has none")
         given = {"negatives": self.stream.negatives, "tokens": self.stream.tokens is not None}
         if found := [name for name, value in given.items() if value]:
             raise ValueError(f"stream.{found[0]} is for bitext; a teacher of images has none, leave it out")
@@ -252,7 +252,7 @@ class TrainConfig(Schema):
     @property
     def weighs_by_idf(self) -> bool:
         """Whether the objective reads inverse document frequencies."""
-        return any(isinstance(part, OptimalTransport) and part.marginals == "idf" for part in parts_of(self.objective))
+        return weighs_by_idf(self.objective)
 
     def towers(self) -> dict[str, "TrainConfig"]:
         """What each tower of the student would be as a run of its own, by the strand of the stream that it reads."""

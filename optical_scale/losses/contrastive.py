@@ -11,6 +11,7 @@ from optical_scale.batch import TokenStates
 from optical_scale.losses.in_batch import SAME, first_row, softmax_in_turns
 from optical_scale.losses.maxsim import maxsim
 from optical_scale.losses.objective import LossOutput, Moment, Passages
+from optical_scale.losses.weights import TokenWeights, embeddings, query_tokens
 from optical_scale.runtime.collectives import (
     gather_integer_rows,
     gather_integers,
@@ -40,6 +41,7 @@ class Contrastive:
         symmetric: the mean of both directions; if not, students are compared with passages only.
         exchange: "turns" lets ranks take turns in showing their embeddings, and makes scores in blocks, twice; "gather"
             brings all embeddings to every rank, and keeps this rank's rows of the scores.
+        token_weights: what a token counts in the means that make an embedding or a MaxSim score.
         rows: pairs of each rank, None to ask.
         passages: negatives and digests, None if there are none.
     """
@@ -49,6 +51,7 @@ class Contrastive:
     late_interaction: float = 0.0
     symmetric: bool = True
     exchange: Literal["gather", "turns"] = "gather"
+    token_weights: TokenWeights = "uniform"
     rows: tuple[int, ...] | None = None
     passages: Passages | None = None
 
@@ -58,7 +61,7 @@ class Contrastive:
 
     def __call__(self, teacher: TokenStates, student: TokenStates) -> LossOutput:
         """Loss of this rank's pairs against the pairs of all ranks; ranks may bring different numbers."""
-        t_BD, s_BD = teacher.pooled(), student.pooled()
+        t_BD, s_BD = (embeddings(states, self.token_weights) for states in (teacher, student))
         counts = self.rows or rows_of_ranks(len(t_BD), t_BD.device)
         if self.exchange == "turns":
             loss, right = softmax_in_turns(t_BD, s_BD, counts, self.temperature)
@@ -72,9 +75,9 @@ class Contrastive:
             losses.append((self.dense, self._cross_entropy(forward_BC, t_BD @ all_s_KD.T, *hidden, first)))
         if self.late_interaction:
             all_t, all_s = gather_tokens([teacher, student], counts)
-            ours = local_tokens(student)
+            ours = query_tokens(student, self.token_weights)
             forward_BC = torch.cat([maxsim(*ours, *passages) for passages in (all_t, *self._hard_tokens())], 1)
-            reverse_BK = maxsim(*local_tokens(teacher), *all_s) if self.symmetric else None
+            reverse_BK = maxsim(*query_tokens(teacher, self.token_weights), *all_s) if self.symmetric else None
             losses.append((self.late_interaction, self._cross_entropy(forward_BC, reverse_BK, *hidden, first)))
         total = torch.stack([weight * loss for weight, (loss, _) in losses]).sum()
         return LossOutput(total, len(student), {"in_batch_accuracy": losses[0][1][1]})
@@ -83,7 +86,7 @@ class Contrastive:
         """Of the negatives of all ranks, if there are any."""
         if self.passages is None or not sum(self.passages.rows):
             return []
-        return [gather_rows(self.passages.negatives.pooled(), self.passages.rows)]
+        return [gather_rows(embeddings(self.passages.negatives, self.token_weights), self.passages.rows)]
 
     def _hard_tokens(self) -> list[tuple[Tensor, Tensor]]:
         """The same with token vectors and their mask."""

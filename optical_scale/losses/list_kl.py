@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from optical_scale.batch import TokenStates
-from optical_scale.losses.contrastive import gather_tokens, local_tokens
+from optical_scale.losses.contrastive import gather_tokens
 from optical_scale.losses.maxsim import maxsim
 from optical_scale.losses.objective import LossOutput, Moment
+from optical_scale.losses.weights import TokenWeights, embeddings, query_tokens
 from optical_scale.runtime.collectives import gather_rows, rows_of_ranks
 
 
@@ -24,12 +25,14 @@ class ListKL:
 
     Attributes:
         temperature: divides the scores, which lie in [-1, 1].
-        scores: "maxsim", divided by the number of query tokens, or "dense" cosines.
+        scores: "maxsim", the mean over query tokens, or "dense" cosines.
+        token_weights: what a token counts in either mean.
         rows: pairs of each rank, None to ask.
     """
 
     temperature: float = 0.05
     scores: Literal["maxsim", "dense"] = "maxsim"
+    token_weights: TokenWeights = "uniform"
     rows: tuple[int, ...] | None = None
 
     def at(self, moment: Moment) -> "ListKL":
@@ -49,10 +52,10 @@ class ListKL:
     def _scores(self, teacher: TokenStates, student: TokenStates, counts: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Scores of the teacher's and of the student's queries."""
         if self.scores == "dense":
-            t_BD = teacher.pooled()
+            t_BD, s_BD = (embeddings(states, self.token_weights) for states in (teacher, student))
             all_KD = gather_rows(t_BD, counts)
-            return t_BD.detach() @ all_KD.detach().T, student.pooled() @ all_KD.T
+            return t_BD.detach() @ all_KD.detach().T, s_BD @ all_KD.T
         ((x_KTD, mask_KT),) = gather_tokens([teacher], counts)
         with torch.no_grad():
-            teacher_BK = maxsim(*local_tokens(teacher), x_KTD, mask_KT)
-        return teacher_BK, maxsim(*local_tokens(student), x_KTD, mask_KT)
+            teacher_BK = maxsim(*query_tokens(teacher, self.token_weights), x_KTD, mask_KT)
+        return teacher_BK, maxsim(*query_tokens(student, self.token_weights), x_KTD, mask_KT)

@@ -9,8 +9,8 @@ from torch import Tensor
 _BLOCK = 1 << 22
 
 
-def maxsim(q_BQD: Tensor, q_mask_BQ: Tensor, d_KTD: Tensor, d_mask_KT: Tensor) -> Tensor:
-    """Mean over query tokens of the best document token's inner product.
+def maxsim(q_BQD: Tensor, q_weight_BQ: Tensor, d_KTD: Tensor, d_mask_KT: Tensor) -> Tensor:
+    """Weighted mean over query tokens of the best document token's inner product.
 
     This is the sum of Khattab and Zaharia 2020 (arXiv 2004.12832, section 3.3) divided by the number of query tokens.
     Autograd over the scores of all tokens would keep B K Q T of them; here one index per query token and document is
@@ -18,14 +18,15 @@ def maxsim(q_BQD: Tensor, q_mask_BQ: Tensor, d_KTD: Tensor, d_mask_KT: Tensor) -
 
     Args:
         q_BQD: query token vectors.
-        q_mask_BQ: True at real query tokens; a query without any scores 0.
+        q_weight_BQ: True or a positive weight at real query tokens; a query without any scores 0.
         d_KTD: document token vectors; every document has at least one real token.
         d_mask_KT: True at real document tokens.
 
     Returns:
         (B, K) scores.
     """
-    weight_BQ = q_mask_BQ / q_mask_BQ.sum(1, keepdim=True).clamp_min(1)
+    weight_BQ = q_weight_BQ.float() if q_weight_BQ.dtype == torch.bool else q_weight_BQ
+    weight_BQ = weight_BQ / weight_BQ.sum(1, keepdim=True).clamp_min(torch.finfo(weight_BQ.dtype).tiny)
     scores_BK: Tensor = _MaxSim.apply(q_BQD, weight_BQ.to(q_BQD.dtype), d_KTD, d_mask_KT)  # type: ignore[no-untyped-call]
     return scores_BK
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from optical_scale.batch import TokenStates
 from optical_scale.losses.objective import LossOutput, Moment, Ramp
+from optical_scale.losses.weights import TokenWeights, token_weights
 from optical_scale.transport import SinkhornCost, sinkhorn_cost
 from optical_scale.transport.problem import EpsilonMode
 
@@ -26,9 +27,7 @@ class OptimalTransport:
             iteration. Its step t multiplies the last plan by exp(-C / beta) and rescales, so its kernel is
             exp(-C t / beta): Sinkhorn at epsilon beta / t. With beta = iterations x epsilon it ends at epsilon.
         anneal: multiples of epsilon, one iteration each, that are run first.
-        marginals: "norm" gives tokens mass in proportion to their length (as in Yokoi et al. 2020, arXiv 2004.15003),
-            without gradient; "idf" in proportion to their inverse document frequency (as in Zhao et al. 2019, arXiv
-            1909.02622), and the same to all patches, which have none; "uniform" the same to all.
+        marginals: what mass a token has, without gradient.
         rho: strength of the penalty that replaces the marginal constraints (unbalanced), None for balanced.
         mass: share of the mass that a partial plan moves, None for all.
         debias: subtract half of the student's transport to itself (Feydy et al. 2019, arXiv 1810.08278). The teacher's,
@@ -42,7 +41,7 @@ class OptimalTransport:
     epsilon_mode: EpsilonMode = "absolute"
     solver: Literal["sinkhorn", "ipot"] = "sinkhorn"
     anneal: tuple[float, ...] = ()
-    marginals: Literal["uniform", "norm", "idf"] = "uniform"
+    marginals: TokenWeights = "uniform"
     rho: float | None = None
     mass: float | None = None
     debias: bool = False
@@ -76,7 +75,7 @@ class OptimalTransport:
         same = x is y
         x_BND = self._vectors(x)
         y_BMD = x_BND if same else self._vectors(y)
-        a_BN = self._masses(x)
+        a_BN = token_weights(x, self.marginals, x.mask_BT)
         ipot = self.solver == "ipot"
         proximal = tuple(self.iterations / step for step in range(1, self.iterations)) if ipot else self.anneal
         return sinkhorn_cost(
@@ -85,7 +84,7 @@ class OptimalTransport:
             x.mask_BT,
             y.mask_BT,
             marginal_x=a_BN,
-            marginal_y=a_BN if same else self._masses(y),
+            marginal_y=a_BN if same else token_weights(y, self.marginals, y.mask_BT),
             epsilon=epsilon_B if absolute and epsilon_B is not None else self.epsilon,
             epsilon_mode="absolute" if absolute else self.epsilon_mode,
             iterations=1 if ipot else self.iterations,
@@ -109,20 +108,6 @@ class OptimalTransport:
         count_B1 = states.mask_BT.sum(1, keepdim=True).clamp_min(1)
         position_BT = (states.mask_BT.cumsum(1) - 0.5) / count_B1
         return torch.cat([unit_BTD, (position_BT * self.order**0.5).unsqueeze(-1).to(unit_BTD)], -1)
-
-    def _masses(self, states: TokenStates) -> Tensor | None:
-        x_BTD = states.x_BTD.detach()
-        x_BTD = x_BTD if x_BTD.dtype == torch.float64 else x_BTD.float()
-        if self.marginals == "norm":
-            weight_BT = torch.linalg.vector_norm(x_BTD, dim=-1)
-        elif self.marginals == "idf" and states.idf_BT is not None:
-            weight_BT = states.idf_BT.to(x_BTD)
-        else:
-            return None
-        # A sentence of zero vectors has no preference among its tokens.
-        weight_BT = weight_BT.masked_fill(~states.mask_BT, 0.0)
-        weight_BT = torch.where(weight_BT.sum(1, keepdim=True) > 0, weight_BT, states.mask_BT.to(weight_BT))
-        return weight_BT / weight_BT.sum(1, keepdim=True)
 
 
 def _dual(cost: SinkhornCost) -> Tensor:

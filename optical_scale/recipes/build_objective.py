@@ -12,7 +12,7 @@ from optical_scale.losses.optimal_transport import OptimalTransport
 from optical_scale.losses.region_alignment import RegionAlignment
 from optical_scale.losses.score_lists import MarginMSE, ScoreKL
 from optical_scale.losses.siglip import SigLIP
-from optical_scale.losses.token_mse import TokenMSE
+from optical_scale.losses.token_level import TokenKL, TokenMSE
 
 
 def objective(config: schema.Objective) -> Objective:
@@ -32,19 +32,26 @@ def objective(config: schema.Objective) -> Objective:
                 order=config.order,
             )
         case schema.PooledMSE():
-            return PooledMSE()
+            return PooledMSE(config.token_weights)
         case schema.TokenMSE():
             return TokenMSE(config.epsilon, config.iterations)
+        case schema.TokenKL():
+            return TokenKL(config.epsilon, config.iterations, config.temperature)
         case schema.Greedy():
             return GreedyAlignment(config.direction)
         case schema.Contrastive():
             return Contrastive(
-                config.temperature, config.dense, config.late_interaction, config.symmetric, config.exchange
+                config.temperature,
+                config.dense,
+                config.late_interaction,
+                config.symmetric,
+                config.exchange,
+                config.token_weights,
             )
         case schema.SigLIP():
             return SigLIP(config.temperature, config.bias)
         case schema.ListKL():
-            return ListKL(config.temperature, config.scores)
+            return ListKL(config.temperature, config.scores, config.token_weights)
         case schema.ScoreKL():
             return ScoreKL(config.temperature, config.score_temperature, config.scores)
         case schema.MarginMSE():

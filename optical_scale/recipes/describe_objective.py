@@ -16,9 +16,15 @@ def describe(objective: schema.Objective) -> str:
                 f"{objective.iterations} iterations; arXiv 2301.12566)"
             )
         case schema.PooledMSE():
-            return "squared distance between mean-pooled embeddings of teacher and student"
+            pooled = _weighed("mean-pooled embeddings", objective.token_weights)
+            return f"squared distance between {pooled} of teacher and student"
         case schema.TokenMSE():
             return f"squared distance of tokens aligned by transport (epsilon {objective.epsilon:g})"
+        case schema.TokenKL():
+            return (
+                "KL divergence of a token's softmax over the sentence's teacher tokens from that of the tokens it is "
+                f"aligned to by transport (epsilon {objective.epsilon:g}, temperature {objective.temperature:g})"
+            )
         case schema.Greedy():
             whose = (
                 "each side's tokens" if objective.direction == "both" else f"each of the {objective.direction}'s tokens"
@@ -26,7 +32,7 @@ def describe(objective: schema.Objective) -> str:
             return f"cosine distance of {whose} to the nearest of the other side (arXiv 2112.08185)"
         case schema.Contrastive():
             parts = [
-                f"{'' if weight == 1 else f'{weight:g} x '}InfoNCE on {what} (temperature {objective.temperature:g})"
+                f"{'' if weight == 1 else f'{weight:g} x '}InfoNCE on {_weighed(what, objective.token_weights)} (temperature {objective.temperature:g})"
                 for weight, what in (
                     (objective.dense, "mean-pooled embeddings"),
                     (objective.late_interaction, "MaxSim"),
@@ -41,7 +47,8 @@ def describe(objective: schema.Objective) -> str:
             )
         case schema.ListKL():
             return (
-                f"KL divergence of in-batch lists of {_scores(objective.scores)} (temperature "
+                f"KL divergence of in-batch lists of "
+                f"{_weighed(_scores(objective.scores), objective.token_weights)} (temperature "
                 f"{objective.temperature:g}; arXiv 2401.04810)"
             )
         case schema.ScoreKL():
@@ -69,6 +76,10 @@ def _part(part: schema.Weighted) -> str:
     sides = {"teacher": part.layers.teacher, "student": part.layers.student}
     told = [f"layer {number} of the {side}" for side, number in sides.items() if number is not None]
     return f"{_number(part.weight)} x ({describe(part.objective)}{', at ' if told else ''}{' and '.join(told)})"
+
+
+def _weighed(what: str, weights: schema.TokenWeights) -> str:
+    return f"{what}, tokens weighed by inverse document frequency," if weights == "idf" else what
 
 
 def _scores(kind: str) -> str:

@@ -42,15 +42,24 @@ OBJECTIVES = {
         "debias": True,
     },
     "mse": {"name": "mse"},
+    "mse_idf": {"name": "mse", "token_weights": "idf"},
     "token_mse": {"name": "token_mse", "epsilon": 0.05, "iterations": 40},
+    "token_kl": {"name": "token_kl", "epsilon": 0.05, "iterations": 40, "temperature": 0.2},
     "greedy": {"name": "greedy"},
     "greedy_both": {"name": "greedy", "direction": "both"},
     "siglip": {"name": "siglip", "temperature": 0.1, "bias": -5.0},
     "list_kl": {"name": "list_kl", "temperature": 0.1},
     "list_kl_dense": {"name": "list_kl", "temperature": 0.1, "scores": "dense"},
+    "list_kl_idf": {"name": "list_kl", "temperature": 0.1, "token_weights": "idf"},
     "turns": {"name": "contrastive", "temperature": 0.1, "exchange": "turns"},
     "contrastive": {"name": "contrastive", "temperature": 0.1},
     "late_interaction": {"name": "contrastive", "temperature": 0.1, "late_interaction": 0.5},
+    "contrastive_idf": {
+        "name": "contrastive",
+        "temperature": 0.1,
+        "late_interaction": 0.5,
+        "token_weights": "idf",
+    },
     "search": {"name": "contrastive", "temperature": 0.1, "dense": 0.0, "late_interaction": 1.0, "symmetric": False},
     "region_alignment": {"name": "region_alignment", "temperature": 0.2},
     "layers": {
@@ -73,12 +82,31 @@ OBJECTIVES = {
     },
 }
 # The negatives of a contrastive pair are the other pairs of its batch, so the sum of two halves is another loss.
-INTERACTING = ("contrastive", "late_interaction", "search", "turns", "siglip", "list_kl", "list_kl_dense")
+INTERACTING = (
+    "contrastive",
+    "contrastive_idf",
+    "late_interaction",
+    "search",
+    "turns",
+    "siglip",
+    "list_kl",
+    "list_kl_dense",
+    "list_kl_idf",
+)
 SEPARABLE = tuple(name for name in OBJECTIVES if name not in INTERACTING)
 # Tokens that nobody chooses, or that a partial plan leaves where they are, learn nothing.
-LEAVING_TOKENS = ("greedy", "greedy_both", "partial", "search", "list_kl", "list_kl_dense", "region_alignment")
+LEAVING_TOKENS = (
+    "greedy",
+    "greedy_both",
+    "partial",
+    "search",
+    "list_kl",
+    "list_kl_dense",
+    "list_kl_idf",
+    "region_alignment",
+)
 # The teacher's side is a target, whoever made it.
-TARGET = ("token_mse",)
+TARGET = ("token_mse", "token_kl")
 # Boxes say where phrases belong, whatever the teacher would attend to; see tests/unit/losses/test_region_alignment.py.
 FROM_BOXES = ("region_alignment",)
 

@@ -56,9 +56,13 @@ def test_a_limit_needs_a_side():
         (TRANSPORT | {"solver": "ipot", "rho": 0.5, "order": 0.1}, ("unbalanced (rho 0.5)", "order-aware", "IPOT")),
         (TRANSPORT | {"mass": 0.8, "epsilon_mode": "relative"}, ("partial (0.8", "x standard deviation")),
         ({"name": "greedy", "direction": "both"}, ("each side", "nearest")),
+        ({"name": "mse", "token_weights": "idf"}, ("weighed by inverse document frequency", "mean-pooled")),
+        ({"name": "contrastive", "token_weights": "idf"}, ("weighed by inverse document frequency", "InfoNCE")),
         ({"name": "token_mse"}, ("aligned by transport",)),
+        ({"name": "token_kl"}, ("softmax", "aligned to by transport", "temperature 0.1")),
         ({"name": "siglip"}, ("sigmoid", "bias -10")),
         ({"name": "list_kl"}, ("MaxSim",)),
+        ({"name": "list_kl", "token_weights": "idf"}, ("MaxSim scores, tokens weighed by inverse",)),
         ({"name": "region_alignment"}, ("boxes", "temperature 0.05")),
         (
             {
