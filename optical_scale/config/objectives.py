@@ -88,7 +88,7 @@ class TokenMSE(Schema):
 
 
 class TokenKL(Schema):
-    """KL divergence of each student token's softmax over the sentence's teacher tokens from that of those it aligns to."""
+    """KL divergence of a student token's softmax over the sentence's teacher tokens from that of those it aligns to."""
 
     name: Literal["token_kl"]
     epsilon: PositiveFloat = 0.02

@@ -32,7 +32,8 @@ def describe(objective: schema.Objective) -> str:
             return f"cosine distance of {whose} to the nearest of the other side (arXiv 2112.08185)"
         case schema.Contrastive():
             parts = [
-                f"{'' if weight == 1 else f'{weight:g} x '}InfoNCE on {_weighed(what, objective.token_weights)} (temperature {objective.temperature:g})"
+                f"{'' if weight == 1 else f'{weight:g} x '}InfoNCE on {_weighed(what, objective.token_weights)} "
+                f"(temperature {objective.temperature:g})"
                 for weight, what in (
                     (objective.dense, "mean-pooled embeddings"),
                     (objective.late_interaction, "MaxSim"),
