@@ -31,26 +31,16 @@ def describe(objective: schema.Objective) -> str:
             )
             return f"cosine distance of {whose} to the nearest of the other side (arXiv 2112.08185)"
         case schema.Contrastive():
-            parts = [
-                f"{'' if weight == 1 else f'{weight:g} x '}InfoNCE on {_weighed(what, objective.token_weights)} "
-                f"(temperature {objective.temperature:g})"
-                for weight, what in (
-                    (objective.dense, "mean-pooled embeddings"),
-                    (objective.late_interaction, "MaxSim"),
-                )
-                if weight
-            ]
-            return " and ".join(parts) + ("" if objective.symmetric else ", from queries to passages")
+            return _contrast(objective)
         case schema.SigLIP():
             return (
                 f"sigmoid loss on mean-pooled embeddings (temperature {objective.temperature:g}, "
                 f"bias {objective.bias:g}; arXiv 2303.15343)"
             )
         case schema.ListKL():
+            scores = _weighed(_scores(objective.scores), objective.token_weights)
             return (
-                f"KL divergence of in-batch lists of "
-                f"{_weighed(_scores(objective.scores), objective.token_weights)} (temperature "
-                f"{objective.temperature:g}; arXiv 2401.04810)"
+                f"KL divergence of in-batch lists of {scores} (temperature {objective.temperature:g}; arXiv 2401.04810)"
             )
         case schema.ScoreKL():
             return (
@@ -81,6 +71,17 @@ def _part(part: schema.Weighted) -> str:
 
 def _weighed(what: str, weights: schema.TokenWeights) -> str:
     return f"{what}, tokens weighed by inverse document frequency," if weights == "idf" else what
+
+
+def _contrast(objective: schema.Contrastive) -> str:
+    parts = ((objective.dense, "mean-pooled embeddings"), (objective.late_interaction, "MaxSim"))
+    told = [
+        f"{'' if weight == 1 else f'{weight:g} x '}InfoNCE on {_weighed(what, objective.token_weights)} "
+        f"(temperature {objective.temperature:g})"
+        for weight, what in parts
+        if weight
+    ]
+    return " and ".join(told) + ("" if objective.symmetric else ", from queries to passages")
 
 
 def _scores(kind: str) -> str:
