@@ -35,10 +35,11 @@ def boxed_phrases(image: CaptionedImage, caption: Caption) -> tuple[list[tuple[P
 
 def fault(image: CaptionedImage, caption: Caption, phrase: Phrase, boxes: Sequence[Box]) -> str | None:
     """What cannot be meant, in words that name the image; None if all is well."""
-    if not 0 <= phrase.start < phrase.end <= len(caption.text):
+    inside = 0 <= phrase.start < phrase.end <= len(caption.text)
+    if not (inside and caption.text[phrase.start : phrase.end].strip()):
         return (
-            f"image {image.key}: a phrase from character {phrase.start} to {phrase.end} in a caption of "
-            f"{len(caption.text)} ({caption.text[:60]!r}); convert the corpus again"
+            f"image {image.key}: a phrase from character {phrase.start} to {phrase.end} is empty or outside its "
+            f"caption of {len(caption.text)} ({caption.text[:60]!r}); convert the corpus again"
         )
     for box in boxes:
         beyond = max(-box.left, -box.top, box.right - image.width, box.bottom - image.height)

@@ -95,8 +95,12 @@ class Encoder(nn.Module):
         prepare_packing(self.backbone)
         self.packed = True
 
-    def expose(self, layers: Sequence[int]) -> None:
+    def expose(self, layers: Sequence[int], whose: str) -> None:
         """From now on also give the vectors of inner layers: 0 are the embeddings, n is what layer n, from 1, puts out.
+
+        Args:
+            layers: their numbers.
+            whose: this encoder in the words of an error.
 
         Raises:
             ConfigError: the backbone has no such layer.
@@ -104,7 +108,8 @@ class Encoder(nn.Module):
         most = int(self.backbone.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
         if wrong := [number for number in layers if not 0 <= number <= most]:
             raise ConfigError(
-                f"objective: layer {wrong[0]} of a backbone with {most} layers; expected 0 (embeddings) to {most}"
+                f"objective: `layers` of a part asks for layer {wrong[0]} of {whose}, which has {most}; expected 0 "
+                f"(embeddings) to {most}"
             )
         self.layers = tuple(layers)
 

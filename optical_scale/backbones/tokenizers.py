@@ -83,8 +83,16 @@ class TextTokenizer:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError) as error:
             raise ConfigError(f"tokenizer: {folder} holds no tokenizer that transformers can load: {error}") from error
-        if not tokenizer.is_fast or tokenizer.pad_token_id is None:
-            raise ConfigError(f"tokenizer: {folder} must be a fast tokenizer with a padding token")
+        if not tokenizer.is_fast:
+            raise ConfigError(
+                f"tokenizer: {folder} gives {type(tokenizer).__name__}, which is not a fast tokenizer; save one with a "
+                "tokenizer.json there, or name another folder as `tokenizer` of the backbone"
+            )
+        if tokenizer.pad_token_id is None:
+            raise ConfigError(
+                f"tokenizer: {folder} has no padding token; name one of its tokens as pad_token in "
+                "tokenizer_config.json, or another folder as `tokenizer` of the backbone"
+            )
         return cls(tokenizer, max_tokens, prefix, passage_prefix, mask_punctuation, fill=fill)
 
     def for_passages(self) -> "TextTokenizer":

@@ -3,6 +3,7 @@
 from typing import Any
 
 from optical_scale.config.engine import Precision, StudentEngine, TeacherEngine
+from optical_scale.config.objectives import names
 from optical_scale.config.run import TrainConfig
 from optical_scale.errors import ConfigError
 
@@ -68,13 +69,19 @@ def accumulation(config: TrainConfig, ranks: int) -> int:
 
 
 def check_batches(config: TrainConfig, ranks: int) -> None:
-    """Refuse, before anything starts or waits in a queue, a batch that ``ranks`` processes cannot share.
+    """Refuse, before anything starts or waits in a queue, a batch that ``ranks`` processes cannot share or learn from.
 
     Raises:
         ConfigError: with the arithmetic.
     """
     for part in config.towers().values():
         accumulation(part, ranks)
+        lists = names(config.objective) & ({"list_kl"} if part.stream.negatives else {"contrastive", "list_kl"})
+        if lists and part.stream.micro_batch_pairs == 1 and ranks == 1:
+            raise ConfigError(
+                f"stream.micro_batch_pairs: {min(lists)} compares the pairs of a micro-batch with each other, and "
+                "1 pair on 1 process has no other; set micro_batch_pairs to 2 or more"
+            )
 
 
 def derive_student(

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from optical_scale.config.schema import Schema
+from optical_scale.config.schema import NUMBER, Schema
 from optical_scale.errors import ConfigError
 
 S = TypeVar("S", bound=Schema)
@@ -121,7 +121,7 @@ def _read(path: Path, model: type[Schema]) -> _Source:
     try:
         loader = _Loader(content)
         tree = loader.get_single_node()
-        values = None if tree is None else loader.construct_document(tree)
+        values = None if tree is None else _unshared(loader.construct_document(tree))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}:{_syntax(error)}") from error
     if values is None:
@@ -131,7 +131,16 @@ def _read(path: Path, model: type[Schema]) -> _Source:
     return _Source(str(path), values, tree)
 
 
+def _unshared(value: Any) -> Any:
+    """The same without shared parts, so that an override changes the place it names and no alias of it."""
+    if isinstance(value, dict):
+        return {key: _unshared(inner) for key, inner in value.items()}
+    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
+
+
 def _syntax(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return " found an anchor that holds itself, or a nesting without end; write it out"
     if not isinstance(error, yaml.MarkedYAMLError):
         return f" {' '.join(str(error).split())}; expected YAML in UTF-8"
     line = f"{error.problem_mark.line + 1}: " if error.problem_mark else " "
@@ -255,6 +264,7 @@ def _locate(model: type[Schema], location: Sequence[int | str], kind: str) -> _F
         arms = _arms(annotation)
         models = [arm for arm in arms if isinstance(arm, type) and issubclass(arm, BaseModel)]
         tagged = [arm for arm in models if part in (_tag(arm), arm.__name__)]
+        tagged += [arm for arm in arms if part == NUMBER and arm not in models]
         if len(arms) > 1 and tagged:
             annotation = tagged[0]
             continue

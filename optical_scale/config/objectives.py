@@ -1,10 +1,19 @@
 """What the student learns from the teacher: one union member per objective."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
 
-from optical_scale.config.schema import Schema
+from optical_scale.config.schema import NUMBER, Schema
 
 TokenWeights = Literal["uniform", "idf"]
 
@@ -28,11 +37,26 @@ class Ramp(Schema):
         return self
 
 
+def _ramp_or_number(value: Any) -> str:
+    return "Ramp" if isinstance(value, dict | Ramp) else NUMBER
+
+
+_LEAST_EPSILON = 1e-4
+"""Of a cost in [0, 2]; below it the kernel of float32 holds nothing, and 0.005 is already sharp."""
+Epsilon = Annotated[float, Field(ge=_LEAST_EPSILON)]
+EpsilonOrRamp = Annotated[
+    Annotated[Epsilon, Tag(NUMBER)] | Annotated[Ramp, Tag("Ramp")], Discriminator(_ramp_or_number)
+]
+WeightOrRamp = Annotated[
+    Annotated[PositiveFloat, Tag(NUMBER)] | Annotated[Ramp, Tag("Ramp")], Discriminator(_ramp_or_number)
+]
+
+
 class OptimalTransport(Schema):
     """OPTICAL: <P, C> with C the cosine distance of teacher and student tokens and P the entropic transport plan."""
 
     name: Literal["optimal_transport"]
-    epsilon: PositiveFloat | Ramp = 0.02
+    epsilon: EpsilonOrRamp = 0.02
     """Entropic regularisation in units of the cosine distance; keep it well below the spread of the cosines."""
     epsilon_mode: Literal["absolute", "relative"] = "absolute"
     """relative: epsilon counts standard deviations of each pair's cosines; 0.15 is a good start, 0.01 the floor."""
@@ -40,7 +64,7 @@ class OptimalTransport(Schema):
     """Sinkhorn iterations, or proximal steps of `ipot`; the reached marginal error is logged."""
     solver: Literal["sinkhorn", "ipot"] = "sinkhorn"
     """ipot: inexact proximal point (Xie et al. 2020) with step size `iterations` x `epsilon`."""
-    anneal: list[Annotated[float, Field(ge=1.0, allow_inf_nan=False)]] = []
+    anneal: list[Annotated[float, Field(ge=1.0)]] = []
     """Multiples of epsilon, one Sinkhorn iteration each, that are run first: [8, 4, 2]."""
     marginals: Literal["uniform", "norm", "idf"] = "uniform"
     """How much mass a token has: the same for all, or in proportion to the length of its vector or to its inverse
@@ -56,8 +80,10 @@ class OptimalTransport(Schema):
 
     @model_validator(mode="after")
     def _solvable(self) -> "OptimalTransport":
-        if isinstance(self.epsilon, Ramp) and not min(self.epsilon.start, self.epsilon.end) > 0:
-            raise ValueError("epsilon must stay above 0 on its whole way; raise start or end, 0.005 is already sharp")
+        if isinstance(self.epsilon, Ramp) and min(self.epsilon.start, self.epsilon.end) < _LEAST_EPSILON:
+            raise ValueError(
+                f"epsilon must not fall below {_LEAST_EPSILON:g} on its way; raise start or end, 0.005 is already sharp"
+            )
         if self.rho is not None and self.mass is not None:
             raise ValueError("rho (unbalanced) and mass (partial) exclude each other; set one of them to null")
         if self.debias and (self.rho is not None or self.mass is not None):
@@ -81,7 +107,7 @@ class TokenMSE(Schema):
     """Squared distance of student tokens from the teacher's, which the transport plan aligns; lengths matter."""
 
     name: Literal["token_mse"]
-    epsilon: PositiveFloat = 0.02
+    epsilon: Epsilon = 0.02
     """Entropic regularisation of the alignment, in units of the cosine distance."""
     iterations: PositiveInt = 20
     """Sinkhorn iterations."""
@@ -91,7 +117,7 @@ class TokenKL(Schema):
     """KL divergence of a student token's softmax over the sentence's teacher tokens from that of those it aligns to."""
 
     name: Literal["token_kl"]
-    epsilon: PositiveFloat = 0.02
+    epsilon: Epsilon = 0.02
     """Entropic regularisation of the alignment, in units of the cosine distance."""
     iterations: PositiveInt = 20
     """Sinkhorn iterations."""
@@ -218,11 +244,17 @@ class Layers(Schema):
 class Weighted(Schema):
     """One part of a mixture."""
 
-    weight: PositiveFloat | Ramp
+    weight: WeightOrRamp
     """A number, or one that changes during training: {start: 0, end: 1, to_step: 1000}."""
     objective: Annotated[Single, Field(discriminator="name")]
     layers: Layers = Layers()
     """Compare inner layers, each after its encoder's head: {teacher: 3, student: 1}."""
+
+    @model_validator(mode="after")
+    def _teaches(self) -> "Weighted":
+        if isinstance(self.weight, Ramp) and not max(self.weight.start, self.weight.end) > 0:
+            raise ValueError("weight is 0 from start to end, so nothing is learned; raise one, or take this part out")
+        return self
 
 
 class Mixture(Schema):

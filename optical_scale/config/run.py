@@ -1,5 +1,6 @@
 """The roots: one model per YAML file that a verb reads."""
 
+import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from optical_scale.config.backbones import Backbone, Lora, TextBackbone, VisionBackbone
 from optical_scale.config.engine import StudentEngine, TeacherEngine
 from optical_scale.config.evaluations import BitextRetrieval, Evaluation, Groups
+from optical_scale.config.metrics import OF_STEPS, is_logged, of_objective
 from optical_scale.config.objectives import (
     Contrastive,
     MarginMSE,
@@ -176,6 +178,11 @@ class TrainConfig(Schema):
             return self
         if isinstance(self.student.backbone, VisionBackbone) or self.student.vision is not None:
             raise ValueError("a teacher of images is for a student of captions: one text backbone, and no `vision`")
+        if self.learns_from_regions:
+            raise ValueError(
+                "objective: region_alignment compares a teacher of texts with a student of images; here the teacher "
+                "reads the images, so take this objective out"
+            )
         if self.weighs_by_idf:
             raise ValueError("objective: `idf` weighs texts of both sides; a teacher of images has none")
         given = {"negatives": self.stream.negatives, "tokens": self.stream.tokens is not None}
@@ -201,6 +208,18 @@ class TrainConfig(Schema):
             raise ValueError("stream.negatives: only contrastive, score_kl and margin_mse learn from them; set it to 0")
         if any(isinstance(part, Contrastive) and part.exchange == "turns" for part in parts):
             raise ValueError("stream.negatives: contrastive with exchange: turns has none; set exchange to gather")
+        return self
+
+    @model_validator(mode="after")
+    def _alarms_know_their_metrics(self) -> "TrainConfig":
+        for number, limit in enumerate(self.alarms.limits):
+            if not is_logged(limit.metric, self.objective):
+                known = [*OF_STEPS, *of_objective(self.objective)]
+                close = difflib.get_close_matches(limit.metric, known, n=1)
+                raise ValueError(
+                    f"alarms.limits.{number}.metric: this run logs no {limit.metric!r}; "
+                    f"{f'did you mean {close[0]!r}? ' if close else ''}expected one of {', '.join(known)}"
+                )
         return self
 
     @property

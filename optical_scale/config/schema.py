@@ -6,9 +6,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 CorpusName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=40)]
 """Lower-case letters, digits, `-` and `_`: the name is the first part of every sample key."""
+NUMBER = "number"
+"""Tag of the alternative, in a union of a number and a mapping, that is a number."""
 
 
 class Schema(BaseModel):
     """Frozen; unknown keys are refused; the docstring under a field becomes its description in the JSON schema."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )

@@ -168,12 +168,25 @@ class StudentEngine:
             raise CheckpointError(f"{folder} holds no DeepSpeed checkpoint named {TAG!r}")
         self._frozen = frozen_digests(self.module)
         check_frozen(folder / TAG, self._frozen)
+        rates = _follow(self._schedule)
         if adamw:
-            _mend(adamw, settings, self._schedule.get_last_lr())
+            _mend(adamw, settings, rates)
 
     def close(self) -> None:
         """Release hooks and buffers."""
         self._engine.destroy()
+
+
+def _follow(schedule: torch.optim.lr_scheduler.LambdaLR) -> list[float]:
+    """Give the next step the learning rate of this run's schedule, not the stored one: its length may have changed."""
+    rates = [
+        float(base) * factor(schedule.last_epoch)
+        for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    ]
+    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    schedule._last_lr = list(rates)
+    return rates
 
 
 def _mend(adamw: torch.optim.Optimizer, settings: list[dict[str, Any]], rates: list[float]) -> None:

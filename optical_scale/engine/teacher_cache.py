@@ -128,8 +128,9 @@ class CachedTeacher:
         ]
         if changed:
             raise EngineError(
-                f"teacher.cache: {folder} was written by another teacher: {'; '.join(changed)} differ. Delete it and "
-                "run `optical-scale cache` anew, or give another folder"
+                f"teacher.cache: {folder} was written by another teacher: {'; '.join(changed)} differ (`tokenizer` is "
+                "its files, max_tokens and prefixes). Delete it and run `optical-scale cache` anew, or give another "
+                "folder"
             )
         self._precision: Precision = manifest["precision"]
         self.width = int(manifest["width"])

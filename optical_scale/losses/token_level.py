@@ -57,9 +57,7 @@ class TokenKL:
     def __call__(self, teacher: TokenStates, student: TokenStates) -> LossOutput:
         """Loss of one micro-batch, with the marginal error and the effective matches per token as metrics."""
         plan = _align(teacher, student, self.epsilon, self.iterations)
-        # A fill after the norm, because what padding holds, NaN included, must not reach the gradient of a product.
-        t_BND = teacher.detach().normalized().masked_fill(~teacher.mask_BT.unsqueeze(-1), 0.0)
-        s_BMD = student.normalized()
+        t_BND, s_BMD = teacher.detach().normalized(), student.normalized()
         own_BNN, found_BMN = (self._likenesses(x, t_BND, teacher.mask_BT) for x in (t_BND, s_BMD))
         target_BMN = plan.barycentric(own_BNN.exp())
         error_BM = functional.kl_div(found_BMN, target_BMN.to(found_BMN.dtype), reduction="none").sum(-1)

@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from torch import Tensor, linalg, where
-from torch import float64 as double
+import torch
+from torch import Tensor
 
 from optical_scale.batch import TokenStates
 
@@ -23,17 +23,17 @@ def token_weights(states: TokenStates, kind: TokenWeights, mask_BT: Tensor) -> T
         (B, T) float32, or float64 as the vectors; None where all tokens count the same: patches have no frequency.
     """
     x_BTD = states.x_BTD.detach()
-    x_BTD = x_BTD if x_BTD.dtype == double else x_BTD.float()
+    x_BTD = x_BTD if x_BTD.dtype == torch.float64 else x_BTD.float()
     if kind == "norm":
-        weight_BT = linalg.vector_norm(x_BTD, dim=-1)
+        weight_BT = torch.linalg.vector_norm(x_BTD, dim=-1)
     elif kind == "idf" and states.idf_BT is not None:
         weight_BT = states.idf_BT.to(x_BTD)
     else:
         return None
     # A sentence of zero vectors has no preference among its tokens.
     weight_BT = weight_BT.masked_fill(~mask_BT, 0.0)
-    weight_BT = where(weight_BT.sum(1, keepdim=True) > 0, weight_BT, mask_BT.to(weight_BT))
-    return weight_BT / weight_BT.sum(1, keepdim=True)
+    weight_BT = torch.where(weight_BT.sum(1, keepdim=True) > 0, weight_BT, mask_BT.to(weight_BT))
+    return weight_BT / weight_BT.sum(1, keepdim=True).clamp_min(torch.finfo(weight_BT.dtype).tiny)
 
 
 def embeddings(states: TokenStates, kind: TokenWeights) -> Tensor:

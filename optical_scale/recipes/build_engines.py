@@ -47,7 +47,8 @@ def build_student(config: TrainConfig, derived: dict[str, Any]) -> tuple[Encoder
     if config.student.engine.packed:
         encoder.pack()
     if config.student_layers:
-        encoder.expose(config.student_layers)
+        both = ", which reads both sides" if config.teacher is None else ""
+        encoder.expose(config.student_layers, f"the student's {config.student.backbone.kind} backbone{both}")
     return encoder, prepare
 
 

@@ -136,7 +136,7 @@ def live_teacher(
     if config.teacher.engine.packed:
         encoder.pack()
     if config.teacher_layers:
-        encoder.expose(config.teacher_layers)
+        encoder.expose(config.teacher_layers, "the teacher")
     return engine.TeacherEngine(encoder, derived, device)
 
 

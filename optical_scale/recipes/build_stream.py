@@ -14,7 +14,7 @@ from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.backbones.vision import ImageTransform
 from optical_scale.config import stream as schema
 from optical_scale.config.run import TrainConfig
-from optical_scale.errors import ConfigError, OpticalScaleError
+from optical_scale.errors import ConfigError, OpticalScaleError, ShardError
 from optical_scale.recipes.build_inputs import Prepare
 from optical_scale.recipes.count_tokens import document_frequencies
 from optical_scale.records import CaptionedImage, Record, TextPair
@@ -70,8 +70,8 @@ def sources(config: schema.Stream, kind: str) -> list[Source]:
             ``captions`` of images in every language.
 
     Raises:
-        ConfigError: a folder holds the other kind of samples than is read.
-        ShardError: a folder or a language is not there.
+        ConfigError: a folder holds the other kind of samples than is read, or nothing in a language.
+        ShardError: a folder is not there.
     """
     found: list[Source] = []
     for number, entry in enumerate(config.sources):
@@ -84,7 +84,10 @@ def sources(config: schema.Stream, kind: str) -> list[Source]:
             )
         # Every image carries all its captions, so images are one source; the collator picks the English caption.
         languages = ["en"] if kind == "images" else (entry.languages or list(folder.languages))
-        views: list[Any] = [folder.select(language) for language in languages]
+        try:
+            views: list[Any] = [folder.select(language) for language in languages]
+        except ShardError as error:
+            raise ConfigError(f"stream.sources.{number}.languages: {error}") from error
         found += [CaptionsOf(view) for view in views] if kind == "captions" else views
     return found
 

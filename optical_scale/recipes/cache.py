@@ -18,8 +18,8 @@ from optical_scale.config.evaluations import BitextRetrieval, EntityRetrieval, G
 from optical_scale.config.run import Teacher, TeacherCache, TrainConfig
 from optical_scale.engine.start import finish, start
 from optical_scale.engine.teacher import TeacherEngine
-from optical_scale.engine.teacher_cache import CacheWriter, finish_cache, stored_and_read
-from optical_scale.errors import ConfigError
+from optical_scale.engine.teacher_cache import CachedTeacher, CacheWriter, finish_cache, stored_and_read
+from optical_scale.errors import ConfigError, EngineError
 from optical_scale.recipes.build_evaluations import bitext, captioned_images
 from optical_scale.recipes.build_inputs import teachers_side, text_tokenizer
 from optical_scale.recipes.build_models import live_teacher
@@ -28,6 +28,7 @@ from optical_scale.runtime.collectives import agree_on_errors, any_rank, broadca
 from optical_scale.runtime.files import folder_appears
 from optical_scale.runtime.world import World
 from optical_scale.stream.collate import PairCollator
+from optical_scale.stream.source import Source
 from optical_scale.transport import sinkhorn_cost
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ Row = NDArray[np.uint32]
 
 BATCH = 64
 _SORTED_TOGETHER = 64 * BATCH
+_LOOKED_UP = 16
 
 
 def cache(config: TrainConfig) -> Path:
@@ -100,6 +102,23 @@ def fingerprint(config: TrainConfig) -> dict[str, str]:
     }
 
 
+def check_cached(config: TrainConfig, teacher: CachedTeacher, device: torch.device) -> None:
+    """Look up the first texts of every source, before training meets one that the cache does not have; all ranks enter.
+
+    Raises:
+        EngineError: the cache was written for other data.
+    """
+    english, tokenize = _only_texts(config), teachers_side(config)
+    assert isinstance(tokenize, TextTokenizer), "the schema demands a text teacher for a cache"
+    with agree_on_errors("looking up the teacher's cache", device):
+        for source in _sources(config):
+            texts = [text for number in range(min(len(source), _LOOKED_UP)) for text in english.texts(source[number])]
+            try:
+                teacher.encode(tokenize(texts))
+            except EngineError as error:
+                raise EngineError(f"{error}; the text is one of the first of source {source.name}") from error
+
+
 def _folder_of_ranks(target: Path, world: World, stack: ExitStack) -> Path:
     """One temporary folder for all ranks, which becomes ``target`` when rank 0's stack unwinds without error."""
     folder: Path | None = None
@@ -118,12 +137,21 @@ def _folder_of_ranks(target: Path, world: World, stack: ExitStack) -> Path:
 def _texts(config: TrainConfig, world: World) -> Iterator[str]:
     """This rank's share of all English texts of training; the first is what stands for skipped rows."""
     yield ""
-    english = PairCollator(_no_tokens, tokenize_target=_no_tokens, negatives=config.stream.negatives)
+    english = _only_texts(config)
+    for source in _sources(config):
+        for number in range(world.rank, len(source), world.size):
+            yield from english.texts(source[number])
+
+
+def _sources(config: TrainConfig) -> Iterator[Source]:
+    """Of all towers."""
     for tower in config.towers().values():
         vision = isinstance(tower.student.backbone, VisionBackbone)
-        for source in sources(tower.stream, "images" if vision else "bitext"):
-            for number in range(world.rank, len(source), world.size):
-                yield from english.texts(source[number])
+        yield from sources(tower.stream, "images" if vision else "bitext")
+
+
+def _only_texts(config: TrainConfig) -> PairCollator:
+    return PairCollator(_no_tokens, tokenize_target=_no_tokens, negatives=config.stream.negatives)
 
 
 def _evaluated(config: TrainConfig, world: World) -> Iterator[str]:

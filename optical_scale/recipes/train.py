@@ -20,6 +20,7 @@ from optical_scale.config.run import TrainConfig
 from optical_scale.engine.peers import naming_lost_peers
 from optical_scale.engine.start import finish, start
 from optical_scale.engine.teacher import Teacher, TeacherEngine
+from optical_scale.engine.teacher_cache import CachedTeacher
 from optical_scale.engine.towers import VISION, Student
 from optical_scale.errors import ResumeError
 from optical_scale.recipes.announce import announce
@@ -30,6 +31,7 @@ from optical_scale.recipes.build_models import contract_of
 from optical_scale.recipes.build_objective import objective
 from optical_scale.recipes.build_stream import Needs, loader
 from optical_scale.recipes.build_towers import Tower, build_towers, check_widths, start_towers
+from optical_scale.recipes.cache import check_cached
 from optical_scale.recipes.reshape import reshape
 from optical_scale.recipes.steps import total_steps
 from optical_scale.runtime import log
@@ -68,7 +70,7 @@ def train(config: TrainConfig, requests: StopRequests) -> bool:
 
     towers = build_towers(config, world)
     teacher, prepare = build_teacher(config, device)
-    _check_fit(config, teacher, prepare, towers)
+    _check_fit(config, teacher, prepare, towers, device)
     stream = loader(
         config.stream,
         teachers_side(config),
@@ -117,11 +119,19 @@ def train(config: TrainConfig, requests: StopRequests) -> bool:
     return trainer.finished
 
 
-def _check_fit(config: TrainConfig, teacher: Teacher | None, prepare: Prepare | None, towers: Sequence[Tower]) -> None:
+def _check_fit(
+    config: TrainConfig,
+    teacher: Teacher | None,
+    prepare: Prepare | None,
+    towers: Sequence[Tower],
+    device: torch.device,
+) -> None:
     check_widths(teacher, {tower.name: tower.module for tower in towers})
     for reader in (prepare, *(tower.prepare for tower in towers)):
         if isinstance(reader, ImageTransform):
             check_boxes(config.evaluation, reader)
+    if isinstance(teacher, CachedTeacher) and config.stream.faults.policy == "error":
+        check_cached(config, teacher, device)
 
 
 def _work(

@@ -275,7 +275,7 @@ def _by_weights(pairs: Mapping[str, int], weights: Mapping[str, float]) -> dict[
     if set(weights) != set(pairs):
         missing, unknown = sorted(set(pairs) - set(weights)), sorted(set(weights) - set(pairs))
         raise StreamError(
-            f"weights must name exactly the languages of the sources ({', '.join(pairs)}); "
+            f"stream.weights must name exactly the languages of the sources ({', '.join(pairs)}); "
             f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
         )
     for language, weight in weights.items():

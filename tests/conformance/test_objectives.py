@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from optical_scale.batch import PhraseRegions, TokenStates
 from optical_scale.config import objectives as schema
+from optical_scale.config.metrics import OF_OBJECTIVES, of_objective
 from optical_scale.losses.objective import Moment, at
 from optical_scale.recipes.build_objective import objective as build
 from tests.conformance.test_query_lists import LISTS
@@ -174,6 +175,13 @@ def leaf(batch):
 def test_the_union_is_covered():
     members = {member.model_fields["name"].annotation.__args__[0] for member in schema.Objective.__args__[0].__args__}
     assert members == {values["name"] for values in (*OBJECTIVES.values(), *LISTS.values())}
+    assert members == {*OF_OBJECTIVES, "mixture"}
+
+
+@every_objective
+def test_alarms_know_what_it_reports(name):
+    config = TypeAdapter(schema.Objective).validate_python(OBJECTIVES[name])
+    assert sorted(objective(name)(states(N, 0), states(M, 1)).metrics) == sorted(of_objective(config))
 
 
 @every_objective

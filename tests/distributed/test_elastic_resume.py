@@ -60,3 +60,13 @@ def test_stage_0_has_no_shards_to_rewrite(workshop):
     said = finish(start([*TRAIN, write(workshop, "plain", 2, 2)]), status=2)
     assert "by 1 process at ZeRO stage 0, this run has 1 process at 2; shards of stage 0 cannot be" in said[0]
     assert "Start the run with 1 process at stage 0" in said[0]
+
+
+@pytest.mark.parametrize(("stage", "ranks"), [(0, 1), (2, 2)], ids=["as_before", "other_processes"])
+def test_a_prolonged_run_has_the_rates_of_its_new_length(workshop, stage, ranks):
+    run, rates = f"longer{stage}", {"learning_rate": 0.005, "decay": "linear"}
+    for steps, processes in ((2, 1), (4, ranks)):
+        path = write(workshop, run, stage, steps)
+        finish(start([*TRAIN, path, *(f"optimization.{name}={value}" for name, value in rates.items())], processes))
+    found = [rate for (rate,) in steps_of(workshop.folder / run, "learning_rate").values()]
+    assert found == pytest.approx([0.005, 0.0025, 0.0025, 0.00125])

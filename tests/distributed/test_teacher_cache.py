@@ -6,6 +6,7 @@ import pytest
 
 from optical_scale.backbones.fresh import build_backbone
 from optical_scale.backbones.tokenizers import TextTokenizer
+from tests.support.corpus import write_shards
 from tests.support.processes import TRAIN, finish, start
 from tests.support.runs import Workshop, steps_of, tiny_xlmr
 
@@ -50,6 +51,13 @@ def test_cached_and_live_teacher_give_the_same_run(workshop):
         assert read[step] == pytest.approx(values, rel=1e-5)
     metrics = [(workshop.folder / name / "metrics.jsonl").read_text() for name in ("live", "cached")]
     assert metrics[0].count('"event": "evaluation"') == metrics[1].count('"event": "evaluation"') > 0
+
+    write_shards(workshop.folder / "other", 20, seed=9)
+    other = f"stream.sources=[{{shards: {workshop.folder / 'other'}}}]"
+    (output,) = finish(start([*TRAIN, cached, f"run={workshop.folder / 'odd'}", other]), status=2)
+    assert "it was written for other data" in output
+    assert "the text is one of the first of source" in output
+    assert not (workshop.folder / "odd" / "metrics.jsonl").exists()
 
     (output,) = finish(start([*CACHE, cached]), status=2)
     assert "already exists" in output

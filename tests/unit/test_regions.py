@@ -62,7 +62,8 @@ def test_no_token_beyond_the_limit():
 @pytest.mark.parametrize(
     ("phrase", "box", "message"),
     [
-        (Phrase("1", "x", 3, 3), Box(0, 0, 9, 9), "from character 3 to 3 in a caption of 17"),
+        (Phrase("1", "x", 3, 3), Box(0, 0, 9, 9), "from character 3 to 3 is empty or outside its caption of 17"),
+        (Phrase("1", "x", 3, 4), Box(0, 0, 9, 9), "from character 3 to 4 is empty"),
         (Phrase("1", "x", 3, 18), Box(0, 0, 9, 9), "from character 3 to 18"),
         (Phrase("1", "x", 0, 3), Box(4, 0, 4, 9), r"box \(4, 0, 4, 9\) of entity 1 is empty or outside"),
         (Phrase("1", "x", 0, 3), Box(0, 0, 9, 62), "outside the image of 120x60"),

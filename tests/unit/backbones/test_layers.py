@@ -28,7 +28,7 @@ def test_vectors_are_the_hidden_states_behind_the_head(packed, checkpointed):
         model.pack()
     if checkpointed:
         model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
-    model.expose(LAYERS)
+    model.expose(LAYERS, "it")
     found = model(**inputs)
     for x_BTD, wanted in zip(found, [output, *expected], strict=True):
         torch.testing.assert_close(x_BTD[real_BT], wanted, rtol=1e-5, atol=1e-6)
@@ -37,7 +37,7 @@ def test_vectors_are_the_hidden_states_behind_the_head(packed, checkpointed):
 @pytest.mark.parametrize("checkpointed", [False, True])
 def test_gradients_of_an_inner_layer_stop_above_it(checkpointed):
     model = encoder("xlm-roberta").train()
-    model.expose([1])
+    model.expose([1], "it")
     plain = copy.deepcopy(model)
     if checkpointed:
         model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
@@ -54,12 +54,12 @@ def test_gradients_of_an_inner_layer_stop_above_it(checkpointed):
 def test_states_know_the_layers_of_texts_and_of_images():
     inputs = batch()
     text = encoder("bert")
-    text.expose([1])
+    text.expose([1], "it")
     attention_BT = inputs["attention_mask"].bool()
     tokens = TokenBatch(inputs["input_ids"], attention_BT, attention_BT)
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     vision = Encoder(build_backbone(sizes | {"model_type": "vit", "image_size": 16, "patch_size": 8}), 32, 16)
-    vision.expose([1])
+    vision.expose([1], "it")
     pixels = torch.rand(2, 3, 16, 16)
     for found, given in ((text(**inputs), tokens), (vision(pixel_values=pixels), PatchBatch(pixels))):
         states = token_states(found, given, layers=(1,))
@@ -73,5 +73,5 @@ def test_states_know_the_layers_of_texts_and_of_images():
 
 
 def test_a_layer_that_is_not_there_is_refused():
-    with pytest.raises(ConfigError, match=r"objective: layer 3 of a backbone with 2 layers; expected 0 .* to 2"):
-        encoder("bert").expose([1, 3])
+    with pytest.raises(ConfigError, match=r"layer 3 of the teacher, which has 2; expected 0 .* to 2"):
+        encoder("bert").expose([1, 3], "the teacher")

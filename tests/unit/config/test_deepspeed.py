@@ -2,10 +2,13 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
-from optical_scale.config.deepspeed import accumulation_steps, derive_student, derive_teacher
+from optical_scale.config.deepspeed import accumulation_steps, check_batches, derive_student, derive_teacher
 from optical_scale.config.engine import StudentEngine, TeacherEngine
+from optical_scale.config.objectives import Objective
 from optical_scale.errors import ConfigError
+from tests.unit.config.test_run import train
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "deepspeed"
 
@@ -165,3 +168,13 @@ def test_disks_need_a_folder_and_each_side_gets_its_own():
     second_stage = StudentEngine(zero_stage=2, offload_optimizer="nvme", nvme=Path("/disk"))
     with pytest.raises(ConfigError, match="nvme needs zero_stage 3; found 2"):
         derive_student(second_stage, micro_batch_pairs=1, accumulation=1)
+
+
+@pytest.mark.parametrize("name", ["contrastive", "list_kl"])
+def test_one_pair_has_no_other_to_be_compared_with(name):
+    config = train(stream={"sources": [{"shards": "s"}], "pairs_per_step": 8, "micro_batch_pairs": 1})
+    check_batches(config, 1)
+    compared = config.model_copy(update={"objective": TypeAdapter(Objective).validate_python({"name": name})})
+    check_batches(compared, 2)
+    with pytest.raises(ConfigError, match=f"stream.micro_batch_pairs: {name} compares .* set micro_batch_pairs to 2"):
+        check_batches(compared, 1)

@@ -208,3 +208,11 @@ def test_dump_is_read_back_and_means_the_same_to_yaml_1_1(read):
 def test_loaded_configuration_is_frozen(read):
     with pytest.raises(ValueError, match="frozen"):
         read("name: a\n").name = "b"
+
+
+def test_an_override_changes_the_place_it_names_and_no_alias_of_it(read):
+    config = read("table:\n  de: &wide {width: 4}\n  sw: *wide\ninner: *wide\n", "table.sw.width=9")
+    assert config.table == {"de": Inner(width=4), "sw": Inner(width=9)}
+    assert config.inner == Inner(width=4)
+    with pytest.raises(ConfigError, match="anchor that holds itself"):
+        read("any: &a [*a]\n")

@@ -20,8 +20,19 @@ TRANSPORT = {"name": "optimal_transport"}
         (TRANSPORT | {"solver": "ipot", "anneal": [2]}, "leave anneal empty"),
         (TRANSPORT | {"anneal": [0.5]}, "greater than or equal to 1"),
         (TRANSPORT | {"mass": 1.5}, "less than or equal to 1"),
-        (TRANSPORT | {"epsilon": 0}, "greater than 0"),
-        (TRANSPORT | {"epsilon": {"start": 0.1, "end": 0, "to_step": 5}}, "epsilon must stay above 0"),
+        (TRANSPORT | {"epsilon": 0}, "greater than or equal to 0.0001"),
+        (TRANSPORT | {"rho": float("inf")}, "finite number"),
+        ({"name": "token_kl", "epsilon": 1e-5}, "greater than or equal to 0.0001"),
+        ({"name": "token_kl", "temperature": float("inf")}, "finite number"),
+        ({"name": "mse", "token_weights": "norm"}, "'uniform' or 'idf'"),
+        (
+            {
+                "name": "mixture",
+                "parts": [{"weight": {"start": 0, "end": 0, "to_step": 3}, "objective": {"name": "mse"}}],
+            },
+            "weight is 0 from start to end",
+        ),
+        (TRANSPORT | {"epsilon": {"start": 0.1, "end": 0, "to_step": 5}}, "epsilon must not fall below 0.0001"),
         (TRANSPORT | {"epsilon": {"start": 1, "end": 0.1, "from_step": 9, "to_step": 5}}, "must lie after from_step"),
         (
             {"name": "contrastive", "exchange": "turns", "late_interaction": 1},

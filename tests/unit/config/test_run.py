@@ -228,3 +228,37 @@ def test_what_a_side_reads_needs_two_prefixes():
         for backbone in (TEXT, TEXT | {"prefix": "q: ", "passage_prefix": "q: "}):
             with pytest.raises(ValidationError, match=f"`reads: {reads}` changes nothing where .* have one prefix"):
                 train(**{side: {"backbone": backbone, "reads": reads}})
+
+
+@pytest.mark.parametrize(
+    ("metric", "objective"),
+    [
+        ("margin", {"name": "mse"}),
+        ("non_finite", {"name": "mse"}),
+        ("skipped_decode_error", {"name": "mse"}),
+        ("effective_matches", {"name": "token_kl"}),
+        ("mse_2", {"name": "mixture", "parts": [{"weight": 1, "objective": {"name": "mse"}}] * 2}),
+    ],
+)
+def test_alarms_watch_what_is_logged(metric, objective):
+    limit = {"metric": metric, "above": 1.0}
+    assert train(alarms={"limits": [limit]}, objective=objective).alarms.limits[0].metric == metric
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("uniformityy", r"alarms.limits.0.metric: this run logs no 'uniformityy'; did you mean 'uniformity'\?"),
+        ("marginal_error", "this run logs no 'marginal_error'"),
+        ("mse", "this run logs no 'mse'; .*expected one of loss, "),
+    ],
+)
+def test_an_alarm_on_something_else_is_refused(metric, words):
+    with pytest.raises(ValidationError, match=words):
+        train(alarms={"limits": [{"metric": metric, "above": 1.0}]})
+
+
+def test_a_teacher_of_images_has_no_regions_to_teach():
+    teacher = {"backbone": VISION | {"pretrained": "models/v", "architecture": None}}
+    with pytest.raises(ValidationError, match="the teacher reads the images, so take this objective out"):
+        train(teacher=teacher, objective=BOTH)

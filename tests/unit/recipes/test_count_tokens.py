@@ -4,6 +4,7 @@ import torch.distributed as dist
 
 from optical_scale.backbones.tokenizers import TextTokenizer
 from optical_scale.config.stream import Stream
+from optical_scale.errors import ConfigError
 from optical_scale.recipes.build_stream import collator, sources, tokenizers
 from optical_scale.recipes.count_tokens import document_frequencies
 from optical_scale.runtime.world import World
@@ -69,3 +70,9 @@ def compare_ranks(folder):
 def test_two_ranks_have_the_tables_of_one(folder):
     np.savez(folder / "alone.npz", **tables(folder))
     run_ranks("tests.unit.recipes.test_count_tokens", "compare_ranks", folder)
+
+
+def test_a_language_without_data_is_refused_by_its_key(folder):
+    stream = {"sources": [{"shards": str(folder / "shards"), "languages": ["sw", "fr"]}], "pairs_per_step": 8}
+    with pytest.raises(ConfigError, match=r"^stream.sources.0.languages: .*nothing in language `fr`; it has de, sw"):
+        sources(Stream.model_validate(stream | {"micro_batch_pairs": 8}), "bitext")
