@@ -135,6 +135,12 @@ def choose(problem: TransportProblem, settings: Settings) -> tuple[Choice, Opera
     return Choice(backend, domain, why), build(problem, backend, domain, settings.relaxation, shift=not plain)
 
 
+def may_keep_products(problem: TransportProblem, settings: Settings) -> bool:
+    """Whether a schedule's stages may share the products of all tokens beside the kernel that each stores."""
+    stored = settings.backend in ("auto", "dense", "streamed")
+    return stored and 2 * _stored_bytes(problem) <= STORED_BYTES
+
+
 def fusable(
     settings: Settings, x: Tensor, y: Tensor, *rest: Tensor | None, longest: tuple[int, int] | None = None
 ) -> DomainName | None:

@@ -55,7 +55,12 @@ class DenseExp:
             self._f0_BN = torch.full_like(problem.a_BN, geometry.constant)
             self._g0_BM = torch.zeros_like(problem.b_BM)
             assert geometry.plain, "additive terms need the shifted kernel"
-            self._K_BNM = self._kernel(geometry.p_BND, geometry.q_BMD, geometry.scale / epsilon_B11)
+            factor_B11, kept_BNM = geometry.scale / epsilon_B11, geometry.products_BNM
+            self._K_BNM = (
+                self._kernel(geometry.p_BND, geometry.q_BMD, factor_B11)
+                if kept_BNM is None
+                else (kept_BNM * factor_B11).exp_()
+            )
 
     def _kernel(self, p_BND: Tensor, q_BMD: Tensor, factor_B11: Tensor) -> Tensor:
         """``exp(factor <p, q>)``, (B, N, M)."""

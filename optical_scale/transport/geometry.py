@@ -5,6 +5,7 @@ is one matrix product and the gradient of ``<P, C>`` needs nothing but ``P q``. 
 asked for.
 """
 
+from copy import copy
 from typing import Literal, assert_never
 
 import torch
@@ -36,12 +37,14 @@ class Geometry:
         plain: whether ``exp(scale <p, q> / epsilon)`` and the constant are all of the kernel.
         unit_length: whether features are divided by their norm.
         raw: the vectors as they were given, for kernels that multiply half precision exactly; None if unknown.
+        products_BNM: ``<p_i, q_j>``, where several epsilons are to share them; None if they are made when needed.
     """
 
     constant: float = 0.0
     scale: float = 1.0
     unit_length: bool = False
     raw: tuple[Tensor, Tensor] | None = None
+    products_BNM: Tensor | None = None
 
     def __init__(self, p_BND: Tensor, q_BMD: Tensor, row_BN: Tensor | None, column_BM: Tensor | None) -> None:
         self.p_BND, self.q_BMD, self.row_BN, self.column_BM = p_BND, q_BMD, row_BN, column_BM
@@ -59,12 +62,20 @@ class Geometry:
     def cost(self, start: int = 0, stop: int | None = None) -> Tensor:
         """Costs of rows ``start`` to ``stop`` against every column, (B, stop - start, M); a new tensor."""
         rows = slice(start, stop)
-        cost_BRM = torch.matmul(self.p_BND[:, rows], self.q_BMD.transpose(1, 2)) * -self.scale
+        kept = self.products_BNM
+        cost_BRM = torch.matmul(self.p_BND[:, rows], self.q_BMD.transpose(1, 2)) if kept is None else kept[:, rows]
+        cost_BRM = cost_BRM * -self.scale
         if self.row_BN is not None:
             cost_BRM = cost_BRM + self.row_BN[:, rows, None]
         if self.column_BM is not None:
             cost_BRM = cost_BRM + self.column_BM[:, None, :]
         return cost_BRM + self.constant if self.constant else cost_BRM
+
+    def multiplied(self) -> "Geometry":
+        """The same cost with its products, (B, N, M), kept."""
+        kept = copy(self)
+        kept.products_BNM = torch.bmm(self.p_BND, self.q_BMD.transpose(1, 2))
+        return kept
 
     def pairs(self, part: slice, columns: slice = slice(None)) -> "Geometry":
         """The cost of some pairs of the batch, and of some columns, as views; for backends that work on parts of it."""
@@ -75,6 +86,7 @@ class Geometry:
             None if self.column_BM is None else self.column_BM[part, columns],
         )
         one.constant, one.scale = self.constant, self.scale
+        one.products_BNM = None if self.products_BNM is None else self.products_BNM[part, :, columns]
         return one
 
     def log_kernel(self, pair: int, rows: slice, epsilon: Tensor, out_RM: Tensor) -> Tensor:
@@ -231,6 +243,10 @@ class MatrixGeometry(Geometry):
     def log_kernel(self, pair: int, rows: slice, epsilon: Tensor, out_RM: Tensor) -> Tensor:
         """See the base class."""
         return torch.div(self.cost_BNM[pair, rows], -epsilon, out=out_RM)
+
+    def multiplied(self) -> "MatrixGeometry":
+        """Itself: nothing is multiplied."""
+        return self
 
     def pairs(self, part: slice, columns: slice = slice(None)) -> "MatrixGeometry":
         """See the base class."""

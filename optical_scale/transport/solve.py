@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from optical_scale.errors import TransportError
-from optical_scale.transport.choose import BackendName, DomainName, Settings, build, choose
+from optical_scale.transport.choose import BackendName, DomainName, Settings, build, choose, may_keep_products
 from optical_scale.transport.geometry import CostName
 from optical_scale.transport.operators import Operators
 from optical_scale.transport.output import Choice, SinkhornOutput
@@ -187,6 +187,8 @@ def _started(problem: TransportProblem, start: Start | None, *, check: bool) -> 
 
 def _anneal(settings: Settings, problem: TransportProblem, start: Start | None) -> Start | None:
     """Run the schedule: one iteration per entry, each entry's potentials the start of the next."""
+    if settings.schedule and may_keep_products(problem, settings):  # else every stage would multiply all tokens again
+        problem = replace(problem, geometry=problem.geometry.multiplied())
     for factor, entries in groupby(settings.schedule):
         stage = replace(settings, epsilon=settings.epsilon * factor)
         _, operators = choose(problem.at_epsilon(problem.epsilon_B1 * factor), stage)
