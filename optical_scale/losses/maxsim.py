@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 # Elements of the score block that exists at a time: 16 MiB in float32, so that it stays near a CPU's cache.
 _BLOCK = 1 << 22
@@ -51,19 +52,24 @@ class _MaxSim(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         q_BQD, weight_BQ, d_KTD, index_BQK = ctx.saved_tensors
         (gradient_BK,) = gradients
-        (queries, length, documents), tokens = index_BQK.shape, d_KTD.shape[1]
-        to_q = torch.zeros_like(q_BQD) if ctx.needs_input_grad[0] else None
-        to_d = torch.zeros_like(d_KTD) if ctx.needs_input_grad[2] else None
-        for rows in _blocks(queries, length * documents * tokens):
-            share_RQK = weight_BQ[rows, :, None] * gradient_BK[rows, None, :]
-            # The gradient of the scores: one entry per query token and document, so two matrix products finish it.
-            scores_RQKT = share_RQK.new_zeros(*share_RQK.shape, tokens)
-            scores_RQKT.scatter_(-1, index_BQK[rows, :, :, None], share_RQK[..., None])
-            flat_RN = scores_RQKT.flatten(2).flatten(0, 1)
-            if to_q is not None:
-                to_q[rows] = (flat_RN @ d_KTD.flatten(0, 1)).view(-1, length, q_BQD.shape[2])
-            if to_d is not None:
-                to_d.view(-1, d_KTD.shape[2]).addmm_(flat_RN.T, q_BQD[rows].flatten(0, 1))
+        documents, tokens, width = d_KTD.shape
+        # The gradient of the scores has one entry per query token and document: sums of rows, no matrix product.
+        share_RK = (weight_BQ[:, :, None] * gradient_BK[:, None, :]).flatten(0, 1)
+        best_RK = (index_BQK + tokens * torch.arange(documents, device=index_BQK.device)).flatten(0, 1)
+        to_q = to_d = None
+        if ctx.needs_input_grad[0]:
+            to_q = functional.embedding_bag(best_RK, d_KTD.flatten(0, 1), mode="sum", per_sample_weights=share_RK)
+            to_q = to_q.view_as(q_BQD)
+        if ctx.needs_input_grad[2]:
+            sorted_E, order_E = best_RK.flatten().sort()
+            first_N = torch.searchsorted(sorted_E, torch.arange(documents * tokens, device=sorted_E.device))
+            to_d = functional.embedding_bag(
+                order_E // documents,
+                q_BQD.reshape(-1, width),
+                first_N,
+                mode="sum",
+                per_sample_weights=share_RK.flatten()[order_E],
+            ).view_as(d_KTD)
         return to_q, None, to_d, None
 
 
