@@ -52,6 +52,8 @@ class _MaxSim(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         q_BQD, weight_BQ, d_KTD, index_BQK = ctx.saved_tensors
         (gradient_BK,) = gradients
+        if not index_BQK.numel():
+            return torch.zeros_like(q_BQD), None, torch.zeros_like(d_KTD), None
         documents, tokens, width = d_KTD.shape
         # The gradient of the scores has one entry per query token and document: sums of rows, no matrix product.
         share_RK = (weight_BQ[:, :, None] * gradient_BK[:, None, :]).flatten(0, 1)
