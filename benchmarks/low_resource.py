@@ -2,7 +2,7 @@
 
     python benchmarks/low_resource.py --data ../shared/data --output studies/data
 
-Writes text files, shards and tokenizers for seven settings:
+Writes text files, shards and tokenizers for six settings:
 
 - ``tico``: TICO-19 in Swahili, Hausa, Tagalog and Marathi; the last 400 lines are validation. Not Somali: from about
   line 600 on its lines are not those of the English file (their lengths correlate by 0.04 to 0.34, where the other

@@ -186,7 +186,7 @@ class TokenStates:
         return torch.nn.functional.normalize(self.x_BTD.float(), dim=-1)
 
     def pooled(self, share_BT: Tensor | None = None) -> Tensor:
-        """Unit-length mean over all real tokens in float32, (B, D), or over those with a share of one."""
+        """Unit-length mean of all real tokens in float32, (B, D), or one with weights ``share_BT`` that sum to one."""
         weight_BT1 = (self.attention_BT if share_BT is None else share_BT).unsqueeze(-1).float()
         mean_BD = (self.x_BTD.float() * weight_BT1).sum(1) / weight_BT1.sum(1).clamp_min(1.0)
         return torch.nn.functional.normalize(mean_BD, dim=-1)

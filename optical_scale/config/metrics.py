@@ -32,11 +32,11 @@ OF_STEPS = (
     "mfu",
     "memory_gib",
     "hours_left",
-    "loss_texts",
-    "loss_images",
     "non_finite",
 )
 """Some only now and then: `mfu` where the device's peak is known, `non_finite` once a step was left out."""
+OF_TOWERS = ("loss_texts", "loss_images")
+"""Where texts and images are learned in one run."""
 SKIPPED = "skipped_"
 """What the counts of samples that could not be used begin with."""
 
@@ -55,6 +55,6 @@ def of_objective(objective: Objective) -> list[str]:
     return found
 
 
-def is_logged(name: str, objective: Objective) -> bool:
-    """Whether a run may log a metric of this name."""
-    return name in (*OF_STEPS, *of_objective(objective)) or name.startswith(SKIPPED)
+def logged(objective: Objective, *, towers: bool) -> list[str]:
+    """What a run may log, but for counts of skipped samples; ``towers`` says whether it learns texts and images."""
+    return [*OF_STEPS, *(OF_TOWERS if towers else ()), *of_objective(objective)]

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from optical_scale.config.backbones import Backbone, Lora, TextBackbone, VisionBackbone
 from optical_scale.config.engine import StudentEngine, TeacherEngine
 from optical_scale.config.evaluations import BitextRetrieval, Evaluation, Groups
-from optical_scale.config.metrics import OF_STEPS, is_logged, of_objective
+from optical_scale.config.metrics import SKIPPED, logged
 from optical_scale.config.objectives import (
     Contrastive,
     MarginMSE,
@@ -212,9 +212,10 @@ class TrainConfig(Schema):
 
     @model_validator(mode="after")
     def _alarms_know_their_metrics(self) -> "TrainConfig":
+        known = logged(self.objective, towers=self.student.vision is not None)
+        skips = any(part.faults.policy == "skip" for part in self.stream.strands().values())
         for number, limit in enumerate(self.alarms.limits):
-            if not is_logged(limit.metric, self.objective):
-                known = [*OF_STEPS, *of_objective(self.objective)]
+            if limit.metric not in known and not (skips and limit.metric.startswith(SKIPPED)):
                 close = difflib.get_close_matches(limit.metric, known, n=1)
                 raise ValueError(
                     f"alarms.limits.{number}.metric: this run logs no {limit.metric!r}; "

@@ -11,7 +11,7 @@ from optical_scale.batch import TokenStates
 from optical_scale.losses.in_batch import SAME, first_row, softmax_in_turns
 from optical_scale.losses.maxsim import maxsim
 from optical_scale.losses.objective import LossOutput, Moment, Passages
-from optical_scale.losses.weights import TokenWeights, embeddings, query_tokens
+from optical_scale.losses.weights import Weighting, embeddings, query_tokens
 from optical_scale.runtime.collectives import (
     gather_integer_rows,
     gather_integers,
@@ -51,7 +51,7 @@ class Contrastive:
     late_interaction: float = 0.0
     symmetric: bool = True
     exchange: Literal["gather", "turns"] = "gather"
-    token_weights: TokenWeights = "uniform"
+    token_weights: Weighting = "uniform"
     rows: tuple[int, ...] | None = None
     passages: Passages | None = None
 

@@ -11,7 +11,7 @@ from optical_scale.batch import TokenStates
 from optical_scale.losses.contrastive import gather_tokens
 from optical_scale.losses.maxsim import maxsim
 from optical_scale.losses.objective import LossOutput, Moment
-from optical_scale.losses.weights import TokenWeights, embeddings, query_tokens
+from optical_scale.losses.weights import Weighting, embeddings, query_tokens
 from optical_scale.runtime.collectives import gather_rows, rows_of_ranks
 
 
@@ -32,7 +32,7 @@ class ListKL:
 
     temperature: float = 0.05
     scores: Literal["maxsim", "dense"] = "maxsim"
-    token_weights: TokenWeights = "uniform"
+    token_weights: Weighting = "uniform"
     rows: tuple[int, ...] | None = None
 
     def at(self, moment: Moment) -> "ListKL":

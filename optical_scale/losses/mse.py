@@ -2,7 +2,7 @@
 
 from optical_scale.batch import TokenStates
 from optical_scale.losses.objective import LossOutput
-from optical_scale.losses.weights import TokenWeights, embeddings
+from optical_scale.losses.weights import Weighting, embeddings
 
 
 class PooledMSE:
@@ -12,8 +12,8 @@ class PooledMSE:
         token_weights: what a token counts in the means that are compared.
     """
 
-    def __init__(self, token_weights: TokenWeights = "uniform") -> None:
-        self.token_weights: TokenWeights = token_weights
+    def __init__(self, token_weights: Weighting = "uniform") -> None:
+        self.token_weights: Weighting = token_weights
 
     def __call__(self, teacher: TokenStates, student: TokenStates) -> LossOutput:
         """Loss of one micro-batch; masks of both sides only enter the means."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from optical_scale.batch import TokenStates
 from optical_scale.losses.objective import LossOutput, Moment, Ramp
-from optical_scale.losses.weights import TokenWeights, token_weights
+from optical_scale.losses.weights import Weighting, token_weights
 from optical_scale.transport import SinkhornCost, sinkhorn_cost
 from optical_scale.transport.problem import EpsilonMode
 
@@ -41,7 +41,7 @@ class OptimalTransport:
     epsilon_mode: EpsilonMode = "absolute"
     solver: Literal["sinkhorn", "ipot"] = "sinkhorn"
     anneal: tuple[float, ...] = ()
-    marginals: TokenWeights = "uniform"
+    marginals: Weighting = "uniform"
     rho: float | None = None
     mass: float | None = None
     debias: bool = False

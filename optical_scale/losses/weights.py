@@ -7,10 +7,10 @@ from torch import Tensor
 
 from optical_scale.batch import TokenStates
 
-TokenWeights = Literal["uniform", "norm", "idf"]
+Weighting = Literal["uniform", "norm", "idf"]
 
 
-def token_weights(states: TokenStates, kind: TokenWeights, mask_BT: Tensor) -> Tensor | None:
+def token_weights(states: TokenStates, kind: Weighting, mask_BT: Tensor) -> Tensor | None:
     """Shares of the tokens in ``mask_BT``, without gradient; they sum to one.
 
     Args:
@@ -36,12 +36,12 @@ def token_weights(states: TokenStates, kind: TokenWeights, mask_BT: Tensor) -> T
     return weight_BT / weight_BT.sum(1, keepdim=True).clamp_min(torch.finfo(weight_BT.dtype).tiny)
 
 
-def embeddings(states: TokenStates, kind: TokenWeights) -> Tensor:
+def embeddings(states: TokenStates, kind: Weighting) -> Tensor:
     """Unit-length weighted means of the token vectors in float32, (B, D); the dense embeddings where uniform."""
     return states.pooled(token_weights(states, kind, states.attention_BT))
 
 
-def query_tokens(states: TokenStates, kind: TokenWeights) -> tuple[Tensor, Tensor]:
+def query_tokens(states: TokenStates, kind: Weighting) -> tuple[Tensor, Tensor]:
     """Unit-length token vectors, (B, T, D), and what each counts in MaxSim, (B, T)."""
     weight_BT = token_weights(states, kind, states.mask_BT)
     return states.normalized(), states.mask_BT if weight_BT is None else weight_BT

@@ -111,7 +111,7 @@ def check_cached(config: TrainConfig, teacher: CachedTeacher, device: torch.devi
     english, tokenize = _only_texts(config), teachers_side(config)
     assert isinstance(tokenize, TextTokenizer), "the schema demands a text teacher for a cache"
     with agree_on_errors("looking up the teacher's cache", device):
-        for source in _sources(config):
+        for source in filter(len, _sources(config)):
             texts = [text for number in range(min(len(source), _LOOKED_UP)) for text in english.texts(source[number])]
             try:
                 teacher.encode(tokenize(texts))

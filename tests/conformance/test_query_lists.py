@@ -7,6 +7,7 @@ from pydantic import TypeAdapter
 
 from optical_scale.batch import Queries, TokenStates
 from optical_scale.config import objectives as schema
+from optical_scale.config.metrics import OF_OBJECTIVES
 from optical_scale.losses.objective import Moment, Passages, at
 from optical_scale.recipes.build_objective import objective as build
 from tests.support.processes import run_ranks
@@ -123,6 +124,8 @@ def test_padding_changes_nothing(name, value):
         assert not found[:, wanted.shape[1] :].any()
     for metric, total in plain.metrics.items():
         close(output.metrics[metric], total)
+    # What alarms may watch.
+    assert set(plain.metrics) == set(OF_OBJECTIVES[LISTS[name]["name"]])
 
 
 @every_objective

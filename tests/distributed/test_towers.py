@@ -10,13 +10,16 @@ from PIL import Image
 from transformers import AutoConfig, AutoModel
 
 from optical_scale.config.export import ExportConfig
+from optical_scale.config.loading import load
+from optical_scale.config.metrics import OF_TOWERS, logged
+from optical_scale.config.run import TrainConfig
 from optical_scale.recipes.export import export
 from optical_scale.records import Box, Caption, CaptionedImage, Phrase
 from optical_scale.shards.writer import write_shards
 from optical_scale.stream.mixing import Mixture, Portion
 from tests.support.corpus import sentences, word
 from tests.support.processes import ROOT, TRAIN, finish, start
-from tests.support.runs import Workshop, steps_of, tiny_xlmr
+from tests.support.runs import Workshop, names_logged, steps_of, tiny_xlmr
 
 pytestmark = pytest.mark.distributed
 
@@ -112,6 +115,9 @@ def test_each_tower_learns_as_in_a_run_of_its_own(workshop, both):
     lines = [json.loads(line) for line in (both / "metrics.jsonl").read_text().splitlines()]
     later = [line for line in lines if line["event"] == "step"][turns().index("images") + 1 :]
     assert ["images" if "loss_images" in line else "pairs" for line in later] == turns()[-len(later) :]
+    config = load(TrainConfig, both / "config.yaml")
+    assert names_logged(both) <= set(logged(config.objective, towers=True))
+    assert names_logged(both) >= set(OF_TOWERS)
 
 
 def test_the_state_counts_both_and_other_ranks_continue(workshop, both):

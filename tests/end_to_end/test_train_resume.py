@@ -10,10 +10,13 @@ import pytest
 from safetensors.torch import load_file
 
 from optical_scale.config.export import ExportConfig
+from optical_scale.config.loading import load
+from optical_scale.config.metrics import logged, of_objective
+from optical_scale.config.run import TrainConfig
 from optical_scale.recipes.export import export
 from optical_scale.runtime.stopping import STOPPED
 from tests.support.processes import TRAIN, finish, start
-from tests.support.runs import Workshop, steps_of
+from tests.support.runs import Workshop, names_logged, steps_of
 
 pytestmark = pytest.mark.end_to_end
 
@@ -103,6 +106,12 @@ def test_the_continued_run_is_the_uninterrupted_one(smooth, rough):
     assert {result["step"] for result in states[0]["results"]} == {0, STEPS}
     streams = [json.loads((run / LAST / "stream.json").read_text()) for run in (smooth, rough["run"])]
     assert streams[0] == streams[1]
+
+
+def test_alarms_know_all_that_a_run_logs(smooth):
+    config = load(TrainConfig, smooth / "config.yaml")
+    assert names_logged(smooth) <= set(logged(config.objective, towers=False))
+    assert set(of_objective(config.objective)) <= names_logged(smooth)
 
 
 def test_both_export_the_same_weights_without_loss(smooth, rough, tmp_path):

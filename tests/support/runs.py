@@ -70,6 +70,12 @@ class Workshop:
         return path
 
 
+def names_logged(run: Path) -> set[str]:
+    """Everything that the logged steps of a run have a value of."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return {name for line in lines if line["event"] == "step" for name in line} - {"event", "step", "time"}
+
+
 def steps_of(run: Path, *names: str) -> dict[int, tuple[float, ...]]:
     """The named values of every logged step; where a step was repeated after a crash, the last time counts."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -235,7 +235,6 @@ def test_what_a_side_reads_needs_two_prefixes():
     [
         ("margin", {"name": "mse"}),
         ("non_finite", {"name": "mse"}),
-        ("skipped_decode_error", {"name": "mse"}),
         ("effective_matches", {"name": "token_kl"}),
         ("mse_2", {"name": "mixture", "parts": [{"weight": 1, "objective": {"name": "mse"}}] * 2}),
     ],
@@ -251,11 +250,21 @@ def test_alarms_watch_what_is_logged(metric, objective):
         ("uniformityy", r"alarms.limits.0.metric: this run logs no 'uniformityy'; did you mean 'uniformity'\?"),
         ("marginal_error", "this run logs no 'marginal_error'"),
         ("mse", "this run logs no 'mse'; .*expected one of loss, "),
+        ("loss_images", "this run logs no 'loss_images'"),
+        ("skipped_decode_error", "this run logs no 'skipped_decode_error'"),
     ],
 )
 def test_an_alarm_on_something_else_is_refused(metric, words):
     with pytest.raises(ValidationError, match=words):
         train(alarms={"limits": [{"metric": metric, "above": 1.0}]})
+
+
+def test_alarms_watch_towers_and_skipped_samples_where_there_are_any():
+    limits = {"limits": [{"metric": "loss_images", "above": 9.0}]}
+    assert train(**two_towers(alarms=limits)).alarms.limits[0].metric == "loss_images"
+    stream = {"sources": [{"shards": "s"}], "pairs_per_step": 8, "micro_batch_pairs": 4, "faults": {"policy": "skip"}}
+    limits = {"limits": [{"metric": "skipped_image", "above": 9.0}]}
+    assert train(stream=stream, alarms=limits).alarms.limits[0].metric == "skipped_image"
 
 
 def test_a_teacher_of_images_has_no_regions_to_teach():
