@@ -104,6 +104,8 @@ def _run(command: list[str], environment: dict[str, str], folder: str, output: C
     os.environ.update(environment)
     os.chdir(folder)
     importlib.invalidate_caches()
+    # A child takes its parent's, by which every worker of a DataLoader would start a cold server of its own.
+    multiprocessing.set_start_method(None, force=True)
     what, rest = command[1], command[2:]
     sys.argv = {"-m": rest, "-c": ["-c", *rest[1:]]}.get(what, command[1:])
     status = 0
