@@ -7,7 +7,7 @@ from pathlib import Path
 HELP = "examine this machine, and others: versions, devices, compiler, memory, launcher, network"
 EPILOG = """examples:
   optical-scale doctor
-  compile DeepSpeed's communication op now, for example while building a container image:
+  compile DeepSpeed's ops now, for example while building a container image (the one for files where libaio is):
     optical-scale doctor --build-ops
   start processes here as a run would, let them exchange numbers and train a tiny network for one step:
     optical-scale doctor --dry-step
@@ -23,7 +23,7 @@ Exit status: 0 if the machine is usable (warnings included), 2 if something must
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
     parser.add_argument(
-        "--build-ops", action="store_true", help="compile DeepSpeed's CPU communication op into its cache"
+        "--build-ops", action="store_true", help="compile DeepSpeed's CPU ops into their cache: communication, files"
     )
     parser.add_argument("--dry-step", action="store_true", help="start processes and train a tiny network for one step")
     parser.add_argument("--hostfile", type=Path, help="also ask the machines that this file names, over ssh")

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from optical_scale.engine.hosts import ask
 from optical_scale.engine.leftovers import abandoned_buffers
-from optical_scale.engine.ops import FILES, compiler, missing_tools, ninja, op_state, prebuild_ops
+from optical_scale.engine.ops import FILES, compiler, missing_tools, ninja, op_state, prebuild_ops, require_file_op
 from optical_scale.errors import EngineError
 from optical_scale.runtime.world import World
 
@@ -37,7 +37,7 @@ def examine(
     """Look at everything a run needs.
 
     Args:
-        build_ops: compile DeepSpeed's communication op now instead of at the first run.
+        build_ops: compile DeepSpeed's ops now instead of at the first run.
         hosts: machines that a run over ssh would use.
         dry_step: starts processes, each of which calls the recipe of that name, and returns their status.
     """
@@ -50,7 +50,7 @@ def examine(
         _devices(),
         *_toolchain(),
         _op(build_ops),
-        *_file_op(),
+        *_file_op(build_ops),
         _memory(),
         _space("disk", Path.cwd(), 10 * _GIB, "free some, or set `run` and `output` to folders on another disk"),
         _shared_memory(),
@@ -131,11 +131,17 @@ def _op(build: bool) -> Finding:
     return Finding("compiled op", "ok", str(state.folder))
 
 
-def _file_op() -> list[Finding]:
+def _file_op(build: bool) -> list[Finding]:
     try:
         state = op_state(FILES)
     except EngineError:  # told of the other op
         return []
+    if build:
+        try:
+            require_file_op()
+        except EngineError as error:  # few runs need it
+            return [Finding("op for files", "warning", str(error), "only offload to `nvme` needs it")]
+        return [Finding("op for files", "ok", str(state.folder))]
     rest = "not built; only offload to `nvme` needs it, and compiles it at the first run (some minutes, needs libaio)"
     return [Finding("op for files", "ok", str(state.folder) if state.built else rest)]
 

@@ -36,6 +36,8 @@ def test_whatever_is_not_well_has_a_remedy(monkeypatch):
     findings = examine(build_ops=True)
     assert all(finding.fix for finding in findings if finding.verdict != "ok")
     assert {f.what for f in findings if f.verdict == "problem"} >= {"compiled op", "launcher"}
+    file_op = next(finding for finding in findings if finding.what == "op for files")
+    assert (file_op.verdict, "no-such-compiler" in file_op.found) == ("warning", True)
     assert not usable(findings)
 
 
