@@ -36,6 +36,9 @@ class Study(Schema):
     """The axis over which means and standard deviations are taken."""
     scale: str = "size"
     """The axis that changes the number of parameters, for the gap against scale."""
+    columns: str | None = None
+    """The axis whose values stand side by side in a first table of means over languages, such as corpora or sizes;
+    null leaves that table out."""
     evaluate: Path | None = None
     """Evaluation configuration (EvaluateConfig), whose `output`, `stages` and `run` are replaced; null measures what
     the training configuration's `evaluation` lists. For vision students its last stage reads the captions; with null
@@ -62,6 +65,9 @@ class Study(Schema):
         for field, name in (("replicates", self.replicates), ("scale", self.scale)):
             if field in self.model_fields_set and name not in self.axes:
                 raise ValueError(f"`{field}` is {name!r}, which is no axis; expected one of {', '.join(self.axes)}")
+        if self.columns is not None and (self.columns not in self.axes or self.columns == self.replicates):
+            others = ", ".join(name for name in self.axes if name != self.replicates)
+            raise ValueError(f"`columns` is {self.columns!r}; expected an axis that is not averaged over: {others}")
         for baseline in self.baselines:
             self._check_baseline(baseline)
         return self

@@ -93,6 +93,7 @@ class StudyPlan:
         metric: of gaps, tests and fits.
         groups: for the gap; None leaves it out.
         baselines: partial labels; a setting is tested against the one that differs from it only in these.
+        columns: the axis whose values stand side by side in a table of means; None leaves it out.
     """
 
     title: str
@@ -102,6 +103,7 @@ class StudyPlan:
     metric: str
     groups: LanguageGroups | None
     baselines: Sequence[Labels] = ()
+    columns: str | None = None
 
 
 def compare(plan: StudyPlan, cells: Sequence[CellResult], missing: Sequence[str] = ()) -> StudyReport:
@@ -129,6 +131,7 @@ def compare(plan: StudyPlan, cells: Sequence[CellResult], missing: Sequence[str]
         axes={name: tuple(labels) for name, labels in plan.axes.items()},
         replicates=plan.replicates,
         scale=plan.scale,
+        columns=plan.columns,
         high=plan.groups.high if plan.groups else (),
         low=plan.groups.low if plan.groups else (),
         cells=tuple(_facts(cell) for cell in cells),

@@ -10,7 +10,9 @@ from optical_scale.evaluation.study_schema import (
     Spread,
     StudyReport,
     Summary,
+    mean_text,
     ordered_languages,
+    side_by_side,
     spread_text,
     statistic_name,
 )
@@ -18,8 +20,8 @@ from optical_scale.pages.document import chart, document, label_cell, number_cel
 
 _SUMMARY_NOTE = """Mean ± standard deviation over replicates; brackets, where shown, are 95 % bootstrap intervals over
 replicates and queries together. The mean of a group gives every language the same weight; gap: high minus low; relative
-gap: gap divided by the high-resource mean. Click a heading to sort. The same numbers: results.csv, results.json; every
-single run: cells.csv."""
+gap: gap divided by the high-resource mean. A number in parentheses: runs, where they are fewer than asked for. Click a
+heading to sort. The same numbers: results.csv, results.json; every single run: cells.csv."""
 _TEST_NOTE = """Paired randomisation tests over queries, of values averaged over replicates. p (Holm) is corrected for
 all comparisons of the same task and statistic. They do not speak of other seeds, languages or collections."""
 _SCALE_NOTE = """One point per run. Lines: least squares against log10 of the parameters; hatched: 95 % interval of the
@@ -35,7 +37,8 @@ def study_page(report: StudyReport) -> str:
     tasks = list(dict.fromkeys(row.task for row in report.summaries if row.metric == report.metric))
     for task in tasks:
         rows = [row for row in report.summaries if row.task == task and row.metric == report.metric]
-        parts += [f"<h3>{escape(report.metric)}, {escape(title_of(task))}</h3>", _summary_table(report, rows)]
+        parts += [f"<h3>{escape(report.metric)}, {escape(title_of(task))}</h3>", _means_table(report, rows)]
+        parts.append(_summary_table(report, rows))
     for number, task in enumerate(tasks):
         parts += _figures(report, task, number)
     if report.comparisons:
@@ -79,6 +82,20 @@ def _figures(report: StudyReport, task: tuple[str, str, str], number: int) -> li
         parts += [f"<h2>Quality against training pairs: {title}</h2>", f"<p>{_PAIRS_NOTE}</p>", chart(svg)]
         parts.append(_fit_table(pairs))
     return parts
+
+
+def _means_table(report: StudyReport, rows: Sequence[Summary]) -> str:
+    means = side_by_side(report, rows)
+    if means is None:
+        return ""
+    body = []
+    for labels, found in means.rows:
+        cells = [label_cell(label) for label in labels]
+        for row in found:
+            spread = row.statistics.get("all") if row else None
+            cells.append(number_cell(spread.mean if spread else None, mean_text(report, row)))
+        body.append(cells)
+    return sortable_table([*means.axes, *means.columns], body)
 
 
 def _summary_table(report: StudyReport, rows: Sequence[Summary]) -> str:

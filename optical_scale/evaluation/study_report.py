@@ -8,10 +8,13 @@ from pathlib import Path
 from optical_scale.evaluation.schema import title_of
 from optical_scale.evaluation.study_page import study_page
 from optical_scale.evaluation.study_schema import (
+    SideBySide,
     Spread,
     StudyReport,
     Summary,
+    mean_text,
     ordered_languages,
+    side_by_side,
     spread_text,
     statistic_name,
 )
@@ -75,15 +78,28 @@ def _cell_rows(report: StudyReport) -> Iterator[Sequence[object]]:
 
 
 def markdown(report: StudyReport) -> str:
-    """A table per task: settings down, languages, group means and gaps across; mean ± deviation over replicates."""
+    """A table per task: settings down, languages, group means and gaps across; mean ± deviation over replicates.
+
+    Before it, where the study names ``columns``, means over languages with the values of that axis across.
+    """
     parts = [f"# {report.title}"]
     if report.missing:
         parts.append(f"Not done: {', '.join(report.missing)}.")
     tasks = list(dict.fromkeys(row.task for row in report.summaries if row.metric == report.metric))
     for task in tasks:
         rows = [row for row in report.summaries if row.task == task and row.metric == report.metric]
-        parts.append(f"## {report.metric}, {title_of(task)}\n\n{_table(report, rows)}")
+        parts.append(f"## {report.metric}, {title_of(task)}")
+        if (means := side_by_side(report, rows)) is not None:
+            parts.append(_means(report, means))
+        parts.append(_table(report, rows))
     return "\n\n".join(parts) + "\n"
+
+
+def _means(report: StudyReport, means: SideBySide) -> str:
+    lines = [[*means.axes, *means.columns]]
+    lines.append([*["---"] * len(means.axes), *["---:"] * len(means.columns)])
+    lines += [[*labels, *(mean_text(report, row) for row in rows)] for labels, rows in means.rows]
+    return _lines(lines)
 
 
 def _table(report: StudyReport, rows: Sequence[Summary]) -> str:
@@ -95,4 +111,8 @@ def _table(report: StudyReport, rows: Sequence[Summary]) -> str:
     for row in rows:
         spreads = [row.languages.get(l) for l in languages] + [row.statistics.get(name) for name in statistics]
         lines.append([*row.labels.values(), str(row.replicates), *map(spread_text, spreads)])
+    return _lines(lines)
+
+
+def _lines(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

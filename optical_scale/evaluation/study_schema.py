@@ -1,7 +1,7 @@
 """What the report of a study contains: the models behind ``results.json``."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -137,6 +137,7 @@ class StudyReport(_Model):
     axes: dict[str, tuple[str, ...]]
     replicates: str
     scale: str
+    columns: str | None = None
     high: tuple[str, ...]
     low: tuple[str, ...]
     cells: tuple[CellFacts, ...]
@@ -146,6 +147,37 @@ class StudyReport(_Model):
     pairs_fits: tuple[Fit, ...]
     scale_fits: tuple[Fit, ...]
     pareto: tuple[ParetoPoint, ...]
+
+
+class SideBySide(NamedTuple):
+    """A table of means over languages: the columns' labels, and rows that start with the labels of the other axes."""
+
+    axes: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[tuple[tuple[str, ...], tuple[Summary | None, ...]], ...]
+
+
+def side_by_side(report: StudyReport, rows: Sequence[Summary]) -> SideBySide | None:
+    """One task's summaries with ``report.columns`` across; None where the study names no such axis."""
+    if report.columns is None:
+        return None
+    axes = tuple(name for name in report.axes if name not in (report.replicates, report.columns))
+    found: dict[tuple[str, ...], dict[str, Summary]] = {}
+    for row in rows:
+        found.setdefault(tuple(row.labels[name] for name in axes), {})[row.labels[report.columns]] = row
+    columns = tuple(label for label in report.axes[report.columns] if any(label in row for row in found.values()))
+    order = sorted(
+        found, key=lambda key: [report.axes[name].index(label) for name, label in zip(axes, key, strict=True)]
+    )
+    return SideBySide(axes, columns, tuple((key, tuple(map(found[key].get, columns))) for key in order))
+
+
+def mean_text(report: StudyReport, row: Summary | None) -> str:
+    """The mean over all languages; how many runs it has where that is fewer than the study asks for; or a dash."""
+    if row is None:
+        return spread_text(None)
+    asked = len(report.axes.get(report.replicates, ("",)))
+    return spread_text(row.statistics.get("all")) + (f" ({row.replicates})" if row.replicates < asked else "")
 
 
 def ordered_languages(report: StudyReport, rows: Sequence[Summary]) -> list[str]:

@@ -113,6 +113,7 @@ def collect(study: Study, cells: Sequence[Cell]) -> str:
         replicates=study.replicates,
         scale=study.scale,
         metric=study.metric,
+        columns=study.columns,
         groups=_groups(study, done, results),
         baselines=[{name: str(label) for name, label in baseline.items()} for baseline in study.baselines],
     )

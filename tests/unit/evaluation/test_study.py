@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,6 +99,24 @@ def test_files_say_the_same(report, tmp_path):
     assert table == markdown(report)
     assert "Not done: lost-cell." in table
     assert "| size | objective | runs | de | fr | sw | so | mean of all |" in table
+
+
+def test_one_axis_stands_side_by_side_and_says_what_is_missing(tmp_path):
+    some = [c for c in cells() if c.name not in ("large-ot-0", "large-ot-1", "large-ot-2", "small-mse-1")]
+    report = compare(replace(PLAN, columns="size"), some)
+    write_study(tmp_path, report)
+    table = (tmp_path / "report.md").read_text()
+    mean = {(*r.labels.values(), r.metric): r.statistics["all"] for r in report.summaries}
+    shown = [f"{mean[size, 'mse', 'MRR'].mean:.3f} ± {mean[size, 'mse', 'MRR'].deviation:.3f}" for size in SIZES]
+    first = table.split("\n\n")[2].split("\n")
+    assert first[0] == "| objective | small | middle | large |"
+    assert first[2] == f"| mse | {shown[0]} (2) | {shown[1]} | {shown[2]} |"
+    assert first[3].startswith("| ot | ")
+    assert first[3].endswith(" | – |")
+    page = (tmp_path / "report.html").read_text()
+    assert f"{shown[0]} (2)</td>" in page
+    write_study(tmp_path, compare(PLAN, some))
+    assert page.count("<table") == (tmp_path / "report.html").read_text().count("<table") + 1
 
 
 def test_page_is_safe_whole_and_the_same_every_time(report, tmp_path):
