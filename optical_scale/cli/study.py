@@ -8,12 +8,14 @@ EPILOG = """examples:
   optical-scale study configs/study/multi30k_objectives.yaml
   only read what is there and write the report:
     optical-scale study configs/study/multi30k_objectives.yaml --collect
+  run a part of the grid, and report on all that is done:
+    optical-scale study configs/study/recipe.yaml --only 'Somali-*'
   an array job under Slurm instead, one task per cell that is not done:
     optical-scale study configs/study/multi30k_objectives.yaml --slurm
     sbatch studies/objectives/study.sbatch
 
 All cells are checked before the first one starts. The same command continues: finished cells are skipped, failed ones
-tried again. Exit status: 0 if all cells are done, else 1.
+tried again. Exit status: 0 if all cells that were asked for are done, else 1.
 """
 
 
@@ -21,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
     parser.add_argument("config", type=Path, help="YAML file with the fields of Study")
     parser.add_argument("overrides", nargs="*", help="dotted overrides such as jobs=2")
+    parser.add_argument(
+        "--only", default="*", metavar="PATTERN", help="run cells of such names only: a shell pattern in quotes"
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--collect", action="store_true", help="run nothing, write the report on finished cells")
     what.add_argument("--slurm", action="store_true", help="run nothing, write study.sbatch into the output folder")
@@ -38,18 +43,19 @@ def run(arguments: argparse.Namespace) -> int:
     # Only a sound study pays for loading the rest.
     from optical_scale.recipes import study as recipe
 
+    wanted = recipe.cells_named(cells, arguments.only)
     if arguments.slurm:
-        path = recipe.write_slurm(study, cells, [str(arguments.config), *arguments.overrides])
+        path = recipe.write_slurm(study, cells, wanted, [str(arguments.config), *arguments.overrides])
         print(f"sbatch {path}" if path else "all cells are done; nothing to submit")
         return 0
     if arguments.cell is not None:
         outcomes = recipe.run_cells(study, [recipe.one_cell(cells, arguments.cell)])
         return int(any(outcome.status != "done" for outcome in outcomes))
-    outcomes = [] if arguments.collect else recipe.run_cells(study, cells)
+    outcomes = [] if arguments.collect else recipe.run_cells(study, wanted)
     print(recipe.collect(study, cells))
     for outcome in outcomes:
         if outcome.status != "done":
             print(f"{outcome.status}: {outcome.cell.name} {outcome.reason}".rstrip())
-    missing = sum(not recipe.is_done(cell) for cell in cells)
-    print(f"\n{len(cells) - missing} of {len(cells)} cells are done; {study.output / 'report.html'}")
-    return int(missing > 0 and not arguments.collect)
+    done = sum(map(recipe.is_done, cells))
+    print(f"\n{done} of {len(cells)} cells are done; {study.output / 'report.html'}")
+    return int(not arguments.collect and not all(map(recipe.is_done, wanted)))

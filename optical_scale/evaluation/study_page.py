@@ -11,6 +11,7 @@ from optical_scale.evaluation.study_schema import (
     StudyReport,
     Summary,
     mean_text,
+    missing_text,
     ordered_languages,
     side_by_side,
     spread_text,
@@ -61,7 +62,7 @@ def _summary_sentence(report: StudyReport) -> str:
     if report.high:
         text += f". High-resource: {', '.join(report.high)}. Low-resource: {', '.join(report.low)}"
     if report.missing:
-        text += f". Not done: {', '.join(report.missing)}"
+        text += f". Not done: {missing_text(report)}"
     return f"<p>{escape(text)}.</p>"
 
 

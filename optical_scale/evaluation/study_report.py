@@ -13,6 +13,7 @@ from optical_scale.evaluation.study_schema import (
     StudyReport,
     Summary,
     mean_text,
+    missing_text,
     ordered_languages,
     side_by_side,
     spread_text,
@@ -84,7 +85,7 @@ def markdown(report: StudyReport) -> str:
     """
     parts = [f"# {report.title}"]
     if report.missing:
-        parts.append(f"Not done: {', '.join(report.missing)}.")
+        parts.append(f"Not done: {missing_text(report)}.")
     tasks = list(dict.fromkeys(row.task for row in report.summaries if row.metric == report.metric))
     for task in tasks:
         rows = [row for row in report.summaries if row.task == task and row.metric == report.metric]

@@ -180,6 +180,12 @@ def mean_text(report: StudyReport, row: Summary | None) -> str:
     return spread_text(row.statistics.get("all")) + (f" ({row.replicates})" if row.replicates < asked else "")
 
 
+def missing_text(report: StudyReport) -> str:
+    """Names of the cells without a result; of many the first, and how many more."""
+    shown, more = report.missing[:12], len(report.missing) - 12
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
 def ordered_languages(report: StudyReport, rows: Sequence[Summary]) -> list[str]:
     """High-resource languages first, then low-resource ones, then all others by descending training pairs."""
     found = dict.fromkeys(language for row in rows for language in row.languages)

@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from optical_scale.config.study import CountGroups, Study
@@ -18,7 +19,7 @@ from optical_scale.recipes.study_grid import Cell
 from optical_scale.recipes.study_run import RESULT, is_done, run_cells
 from optical_scale.runtime.files import write_atomic
 
-__all__ = ["collect", "is_done", "one_cell", "run_cells", "write_slurm"]
+__all__ = ["cells_named", "collect", "is_done", "one_cell", "run_cells", "write_slurm"]
 
 _SLURM = """\
 #!/usr/bin/env bash
@@ -74,15 +75,30 @@ def one_cell(cells: Sequence[Cell], which: str) -> Cell:
     raise ConfigError(f"--cell: found {which!r}; expected a number below {len(cells)} or one of {names}")
 
 
-def write_slurm(study: Study, cells: Sequence[Cell], arguments: Sequence[str]) -> Path | None:
-    """Write ``study.sbatch`` into the output folder; None if all cells are done.
+def cells_named(cells: Sequence[Cell], pattern: str) -> list[Cell]:
+    """The cells whose names match a shell pattern, such as ``Somali-*-seed0``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = [cell for cell in cells if fnmatchcase(cell.name, pattern)]
+    if not found:
+        names = ", ".join(cell.name for cell in cells[:20])
+        raise ConfigError(f"--only: found {pattern!r}, which no cell matches; their names are like {names}")
+    return found
+
+
+def write_slurm(study: Study, cells: Sequence[Cell], wanted: Sequence[Cell], arguments: Sequence[str]) -> Path | None:
+    """Write ``study.sbatch`` into the output folder; None if all wanted cells are done.
 
     Args:
         study: its ``jobs`` limit the tasks that run at once, its ``processes`` are the GPUs of a task.
-        cells: of the grid; those that are done get no task.
+        cells: of the grid.
+        wanted: those to run; the ones that are done get no task.
         arguments: configuration file and overrides, as on the command line.
     """
-    pending = [number for number, cell in enumerate(cells) if not is_done(cell)]
+    names = {cell.name for cell in wanted if not is_done(cell)}
+    pending = [number for number, cell in enumerate(cells) if cell.name in names]
     if not pending:
         return None
     path = study.output / "study.sbatch"

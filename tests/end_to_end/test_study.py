@@ -134,6 +134,10 @@ def test_slurm_gets_the_cells_that_are_not_done(story):
     assert done.returncode == 0, done.stderr
     assert "#SBATCH --array=2%2\n" in script
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+    assert "nothing to submit" in study(path, "--slurm", "--only", "mse-*").stdout
+    assert study(path, "--only", "mse-*").returncode == 0
+    unknown = study(path, "--only", "kl-*")
+    assert (unknown.returncode, "found 'kl-*', which no cell matches" in unknown.stderr) == (2, True)
     again = study(path, "--cell", "2")
     assert again.returncode == 0, again.stderr
     assert "nothing to submit" in study(path, "--slurm").stdout
