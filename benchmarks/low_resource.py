@@ -2,7 +2,7 @@
 
     python benchmarks/low_resource.py --data ../shared/data --output studies/data
 
-Writes text files, shards and tokenizers for six settings:
+Writes text files, shards and tokenizers for eight settings:
 
 - ``tico``: TICO-19 in Swahili, Hausa, Tagalog and Marathi; the last 400 lines are validation. Not Somali: from about
   line 600 on its lines are not those of the English file (their lengths correlate by 0.04 to 0.34, where the other
@@ -12,6 +12,8 @@ Writes text files, shards and tokenizers for six settings:
 - ``captions``: Multi30k in German, French, Czech and Portuguese with 1,500 pairs each, and in Bodo, Guarani, Quechua
   and Aymara with 300 each; the first 400 lines of its validation part are validation. (Portuguese and the last four
   come from extensions of Multi30k; Guarani, Quechua and Aymara are machine-made.)
+- ``captions_2000`` and ``captions_29000``: Multi30k in Czech, French and German, the first 2,000 lines and all of them;
+  validation is the first 400 lines of its validation part, and all 1,014.
 - ``news``: LAFAND-MT in Hausa, Igbo, Yoruba, Zulu and Twi, 3,023 to 6,856 pairs each; the first 300 lines of its
   development part are validation. Beside it the collection ``afriqa``: questions in these languages, as their speakers
   asked them and as people put them into English, and the English passages of Wikipedia that answer them.
@@ -24,6 +26,8 @@ import argparse
 import gzip
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -114,6 +118,17 @@ def captions(data: Path, folder: Path) -> list[str]:
     return [*HIGH, *LOW]
 
 
+def multi30k(data: Path, folder: Path, pairs: int | None, validation: int | None) -> list[str]:
+    """Captions in three high-resource languages, the first ``pairs`` lines of each."""
+    languages = ["cs", "de", "fr"]
+    raw = data / "multi30k" / "task1" / "raw"
+    for part, name, count in (("train", "train", pairs), ("val", "validation", validation)):
+        for language in languages:
+            english, other = (lines(raw / f"{part}.{code}.gz")[:count] for code in ("en", language))
+            write_pair(folder, name, language, english, other)
+    return languages
+
+
 NEWS = {"ha": "hau", "ig": "ibo", "yo": "yor", "zu": "zul", "tw": "twi"}
 
 
@@ -167,7 +182,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    settings = {"tico": tico, "somali": somali, "swahili": swahili, "bible": bible, "captions": captions, "news": news}
+    settings: dict[str, Callable[[Path, Path], list[str]]] = {
+        "tico": tico,
+        "somali": somali,
+        "swahili": swahili,
+        "bible": bible,
+        "captions": captions,
+        "captions_2000": partial(multi30k, pairs=2_000, validation=VALIDATION),
+        "captions_29000": partial(multi30k, pairs=None, validation=None),
+        "news": news,
+    }
     parser.add_argument("--settings", nargs="+", choices=settings, default=list(settings))
     arguments = parser.parse_args()
     for name in arguments.settings:
