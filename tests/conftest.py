@@ -11,9 +11,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # They train a dozen tiny students once per process, which takes longer than the tests.
 TRAINED = ("tests/unit/export/", "tests/unit/engine/test_consolidate.py", "tests/unit/cli/test_export.py")
 
+# Half a minute each: begun last, one would run alone while the other processes have nothing left.
+LONGEST = ("tests/unit/transport/test_triton.py::test_kernels_in_the_interpreter", "tests/realdata/")
+
 
 def pytest_collection_modifyitems(items):
-    """Give them one process where pytest-xdist divides the tests (``--dist loadgroup``)."""
+    """What belongs together gets one process where pytest-xdist divides the tests, and the longest come first."""
     for item in items:
         if item.nodeid.startswith(TRAINED):
             item.add_marker(pytest.mark.xdist_group("trained"))
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
