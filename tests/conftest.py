@@ -15,9 +15,11 @@ TRAINED = ("tests/unit/export/", "tests/unit/engine/test_consolidate.py", "tests
 LONGEST = ("tests/unit/transport/test_triton.py::test_kernels_in_the_interpreter", "tests/realdata/")
 
 
+# First, because pytest-xdist reads the mark in the same hook; not with pytest 9.2, which has lost what it writes to.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """What belongs together gets one process where pytest-xdist divides the tests, and the longest come first."""
     for item in items:
         if item.nodeid.startswith(TRAINED):
             item.add_marker(pytest.mark.xdist_group("trained"))
-    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    items.sort(key=lambda item: (not item.nodeid.startswith(LONGEST), not item.nodeid.startswith(TRAINED)))
