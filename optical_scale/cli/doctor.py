@@ -23,7 +23,7 @@ Exit status: 0 if the machine is usable (warnings included), 2 if something must
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
     parser.add_argument(
-        "--build-ops", action="store_true", help="compile DeepSpeed's CPU ops into their cache: communication, files"
+        "--build-ops", action="store_true", help="compile DeepSpeed's ops into their cache: communication, files"
     )
     parser.add_argument("--dry-step", action="store_true", help="start processes and train a tiny network for one step")
     parser.add_argument("--hostfile", type=Path, help="also ask the machines that this file names, over ssh")

@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run, write or collect."""
     from optical_scale.config.loading import load
     from optical_scale.config.study import Study
+    from optical_scale.errors import ConfigError
     from optical_scale.recipes.study_grid import grid
 
     study = load(Study, arguments.config, arguments.overrides)
@@ -43,19 +44,24 @@ def run(arguments: argparse.Namespace) -> int:
     # Only a sound study pays for loading the rest.
     from optical_scale.recipes import study as recipe
 
+    if arguments.only != "*" and (arguments.collect or arguments.cell is not None):
+        raise ConfigError(
+            "--only: found beside --cell or --collect; it chooses what is run or submitted, so leave one out"
+        )
     wanted = recipe.cells_named(cells, arguments.only)
     if arguments.slurm:
         path = recipe.write_slurm(study, cells, wanted, [str(arguments.config), *arguments.overrides])
-        print(f"sbatch {path}" if path else "all cells are done; nothing to submit")
+        print(f"sbatch {path}" if path else f"all {len(wanted)} cells that were asked for are done; nothing to submit")
         return 0
     if arguments.cell is not None:
         outcomes = recipe.run_cells(study, [recipe.one_cell(cells, arguments.cell)])
         return int(any(outcome.status != "done" for outcome in outcomes))
     outcomes = [] if arguments.collect else recipe.run_cells(study, wanted)
-    print(recipe.collect(study, cells))
+    done = sum(map(recipe.is_done, cells))
+    if done or arguments.collect:
+        print(recipe.collect(study, cells))
     for outcome in outcomes:
         if outcome.status != "done":
             print(f"{outcome.status}: {outcome.cell.name} {outcome.reason}".rstrip())
-    done = sum(map(recipe.is_done, cells))
-    print(f"\n{done} of {len(cells)} cells are done; {study.output / 'report.html'}")
+    print(f"\n{done} of {len(cells)} cells are done; {study.output / 'report.html' if done else 'no report yet'}")
     return int(not arguments.collect and not all(map(recipe.is_done, wanted)))

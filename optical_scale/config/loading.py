@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from optical_scale.config.schema import NUMBER, Schema
+from optical_scale.config.schema import DOTTED, NUMBER, Schema
 from optical_scale.errors import ConfigError
 
 S = TypeVar("S", bound=Schema)
@@ -84,7 +84,8 @@ def load(model: type[S], path: Path | None, overrides: Sequence[str] = ()) -> S:
         ConfigError: naming file, line, field, what was found and what was expected, for every problem at once.
     """
     source = _Source("configuration", {}, None) if path is None else _read(path, model)
-    changed = {path_of: text for text in overrides for path_of in [_apply(source.values, text)]}
+    dotted = [name for name, info in model.model_fields.items() if DOTTED in info.metadata]
+    changed = {path_of: text for text in overrides for path_of in [_apply(source.values, text, dotted)]}
     try:
         return model.model_validate(source.values)
     except ValidationError as error:
@@ -150,12 +151,14 @@ def _syntax(error: Exception) -> str:
     return f"{line}{context}{error.problem}"
 
 
-def _apply(values: dict[str, Any], override: str) -> str:
-    """Set one dotted override in ``values``; returns its path."""
+def _apply(values: dict[str, Any], override: str, dotted: Sequence[str]) -> str:
+    """Set one dotted override in ``values``; returns its path. Below a field of ``dotted`` the rest is one key."""
     path, separator, text = override.partition("=")
     parts = path.strip().split(".")
     if not separator or not all(parts):
         raise ConfigError(f"override {override!r}: expected key=value, for example optimization.steps=100")
+    if parts[0] in dotted and len(parts) > 1:
+        parts[1:] = [".".join(parts[1:])]
     try:
         value = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -8,6 +8,8 @@ CorpusName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=4
 """Lower-case letters, digits, `-` and `_`: the name is the first part of every sample key."""
 NUMBER = "number"
 """Tag of the alternative, in a union of a number and a mapping, that is a number."""
+DOTTED = "keys are dotted fields of another configuration"
+"""Marks such a mapping: an override below it, ``overrides.a.b=value``, sets its key ``a.b``."""
 
 
 class Schema(BaseModel):

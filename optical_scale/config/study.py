@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from optical_scale.config.evaluations import Groups
-from optical_scale.config.schema import Schema
+from optical_scale.config.schema import DOTTED, Schema
 
 Label = str | int | float | bool
 Axis = dict[Label, dict[str, Any]] | list[Label]
@@ -27,7 +27,7 @@ class Study(Schema):
     title: str = "Study"
     base: Path
     """Training configuration (TrainConfig) that every cell starts from; its `run` is replaced."""
-    overrides: dict[str, Any] = {}
+    overrides: Annotated[dict[str, Any], DOTTED] = {}
     """Dotted fields of the training configuration that all cells share, such as {optimization.steps: 100}."""
     axes: Annotated[dict[str, Axis], Field(min_length=1)]
     """By name. A mapping gives every value a label and its dotted fields; a list is short for one field that is called
@@ -36,9 +36,9 @@ class Study(Schema):
     """The axis over which means and standard deviations are taken."""
     scale: str = "size"
     """The axis that changes the number of parameters, for the gap against scale."""
-    columns: str | None = None
-    """The axis whose values stand side by side in a first table of means over languages, such as corpora or sizes;
-    null leaves that table out."""
+    corpora: str | None = None
+    """The axis whose values are different corpora. They stand side by side in a first table of means over languages,
+    and are not compared with one another: tests, fronts and figures are of one corpus each."""
     evaluate: Path | None = None
     """Evaluation configuration (EvaluateConfig), whose `output`, `stages` and `run` are replaced; null measures what
     the training configuration's `evaluation` lists. For vision students its last stage reads the captions; with null
@@ -65,9 +65,12 @@ class Study(Schema):
         for field, name in (("replicates", self.replicates), ("scale", self.scale)):
             if field in self.model_fields_set and name not in self.axes:
                 raise ValueError(f"`{field}` is {name!r}, which is no axis; expected one of {', '.join(self.axes)}")
-        if self.columns is not None and (self.columns not in self.axes or self.columns == self.replicates):
-            others = ", ".join(name for name in self.axes if name != self.replicates)
-            raise ValueError(f"`columns` is {self.columns!r}; expected an axis that is not averaged over: {others}")
+        others = [name for name in self.axes if name not in (self.replicates, self.scale)]
+        if self.corpora is not None and self.corpora not in others:
+            expected = ", ".join(others) or "(there is none)"
+            raise ValueError(
+                f"`corpora` is {self.corpora!r}; expected an axis besides replicates and scale: {expected}"
+            )
         for baseline in self.baselines:
             self._check_baseline(baseline)
         return self

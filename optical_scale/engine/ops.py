@@ -134,14 +134,23 @@ def _prebuild(op: str) -> Path:
             if not state.built:
                 logger.info("compiling %s into %s (%s, only once)", what, folder, _BUILD_TIMES[op])
             builder.load(verbose=False)
-    except (RuntimeError, ImportError, OSError, subprocess.SubprocessError) as error:
+    except _build_errors() as error:
         raise EngineError(
             f"{what} in {folder} does not build or load: {_last_line(error)}; "
-            "delete that folder to build afresh, and check that Python's headers are installed (python3-dev)"
+            "delete that folder to build afresh, and check that Python's headers are installed (python3-dev) and, on a "
+            "machine with GPUs, that CUDA_HOME names torch's version of the CUDA toolkit"
         ) from error
     if not state.built:
         logger.info("compiled in %.0f s", time.perf_counter() - started)
     return folder
+
+
+def _build_errors() -> tuple[type[Exception], ...]:
+    """What building or loading may raise; the last three where GPUs lack torch's version of the CUDA toolkit."""
+    from deepspeed.ops.op_builder.builder import CUDAMismatchException, MissingCUDAException
+
+    tools = (RuntimeError, ImportError, OSError, subprocess.SubprocessError)
+    return *tools, CUDAMismatchException, MissingCUDAException, TypeError  # a path below CUDA_HOME, which is None
 
 
 def _builder(op: str) -> Any:

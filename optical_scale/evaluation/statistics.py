@@ -96,6 +96,7 @@ def randomisation_tests(
     if not differences:
         return []
     languages = list(differences[0])
+    assert all(set(comparison) == set(languages) for comparison in differences), "test each collection on its own"
     rng = np.random.default_rng(seed)
     observed, drawn = {}, {}
     for language in languages:

@@ -6,6 +6,7 @@ Formulas: ``docs/evaluation.md``. Everything starts from the runs' own reports a
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,7 +94,7 @@ class StudyPlan:
         metric: of gaps, tests and fits.
         groups: for the gap; None leaves it out.
         baselines: partial labels; a setting is tested against the one that differs from it only in these.
-        columns: the axis whose values stand side by side in a table of means; None leaves it out.
+        corpora: the axis whose values are different corpora, side by side in a table and tested apart; None if none is.
     """
 
     title: str
@@ -103,7 +104,7 @@ class StudyPlan:
     metric: str
     groups: LanguageGroups | None
     baselines: Sequence[Labels] = ()
-    columns: str | None = None
+    corpora: str | None = None
 
 
 def compare(plan: StudyPlan, cells: Sequence[CellResult], missing: Sequence[str] = ()) -> StudyReport:
@@ -131,7 +132,7 @@ def compare(plan: StudyPlan, cells: Sequence[CellResult], missing: Sequence[str]
         axes={name: tuple(labels) for name, labels in plan.axes.items()},
         replicates=plan.replicates,
         scale=plan.scale,
-        columns=plan.columns,
+        corpora=plan.corpora,
         high=plan.groups.high if plan.groups else (),
         low=plan.groups.low if plan.groups else (),
         cells=tuple(_facts(cell) for cell in cells),
@@ -227,31 +228,48 @@ def _pairs(setting: _Setting) -> dict[str, int]:
 
 
 def _comparisons(plan: StudyPlan, settings: Sequence[_Setting], task: Task) -> Iterator[Comparison]:
-    """Every setting against every baseline that differs from it in nothing else; Holm over each statistic."""
+    """Every setting against every baseline that differs from it in nothing else."""
     by_labels = {tuple(setting.labels.items()): setting for setting in settings}
-    paired: list[tuple[_Setting, _Setting]] = []
-    differences: list[dict[str, Values]] = []
+    families: dict[Any, list[_Pair]] = {}
+    met: set[tuple[int, int]] = set()
     for setting in settings:
         for named in plan.baselines:
             baseline = by_labels.get(tuple((dict(setting.labels) | dict(named)).items()))
-            if baseline is None or baseline is setting or (setting, baseline) in paired:
+            if baseline is None or baseline is setting or (id(setting), id(baseline)) in met:
                 continue
+            met.add((id(setting), id(baseline)))
             ours, theirs = setting.matrices(task, plan.metric), baseline.matrices(task, plan.metric)
-            shared = {language: (ours[language], theirs[language]) for language in ours if language in theirs}
-            if any(one.shape[1] != other.shape[1] for one, other in shared.values()) or len(shared) != len(ours):
+            queries = {language: matrix.shape[1] for language, matrix in ours.items()}
+            if queries != {language: theirs[language].shape[1] for language in ours if language in theirs}:
                 raise EvaluationError(
                     f"study: {_text(setting.labels)} and {_text(baseline.labels)} were measured on different queries; "
                     "evaluate both on the same data"
                 )
-            paired.append((setting, baseline))
-            differences.append({l: one.mean(axis=0) - other.mean(axis=0) for l, (one, other) in shared.items()})
-    tested = randomisation_tests(differences, plan.groups)
-    for position in range(len(tested[0]) if tested else 0):
+            if queries:
+                pair = _Pair(setting, baseline, {l: ours[l].mean(axis=0) - theirs[l].mean(axis=0) for l in ours})
+                family = (setting.labels.get(plan.corpora or ""), frozenset(queries.items()))
+                families.setdefault(family, []).append(pair)
+    for pairs in families.values():
+        yield from _tested(plan, task, pairs)
+
+
+class _Pair(NamedTuple):
+    """A setting, its baseline, and by language the difference in every query, averaged over replicates."""
+
+    setting: _Setting
+    baseline: _Setting
+    differences: Mapping[str, Values]
+
+
+def _tested(plan: StudyPlan, task: Task, pairs: Sequence[_Pair]) -> Iterator[Comparison]:
+    """Pairs that were measured on the same queries; Holm over each statistic."""
+    tested = randomisation_tests([pair.differences for pair in pairs], plan.groups)
+    for position in range(len(tested[0])):
         adjusted = holm([row[position].p for row in tested])
-        for (setting, baseline), row, corrected in zip(paired, tested, adjusted, strict=True):
+        for pair, row, corrected in zip(pairs, tested, adjusted, strict=True):
             yield Comparison(
-                labels=dict(setting.labels),
-                baseline=dict(baseline.labels),
+                labels=dict(pair.setting.labels),
+                baseline=dict(pair.baseline.labels),
                 evaluation=task[0],
                 direction=task[1],
                 mode=task[2],
@@ -316,17 +334,21 @@ def _fit(task: Task, labels: Labels, x: list[float], y: list[float], names: list
 
 
 def _pareto(plan: StudyPlan, settings: Sequence[_Setting], task: Task) -> Iterator[ParetoPoint]:
-    """Mean over all languages against parameters, per setting."""
-    measured = [(setting, matrices) for setting in settings if (matrices := setting.matrices(task, plan.metric))]
-    quality = [float(np.mean([matrix.mean() for matrix in matrices.values()])) for _, matrices in measured]
-    front = pareto_front([setting.parameters for setting, _ in measured], quality)
-    for (setting, _), value, kept in zip(measured, quality, front, strict=True):
-        yield ParetoPoint(
-            labels=dict(setting.labels),
-            evaluation=task[0],
-            direction=task[1],
-            mode=task[2],
-            parameters=setting.parameters,
-            quality=value,
-            on_front=kept,
-        )
+    """Mean over all languages against parameters, per setting; each corpus has a front of its own."""
+    measured: dict[str | None, list[tuple[_Setting, float]]] = {}
+    for setting in settings:
+        if matrices := setting.matrices(task, plan.metric):
+            quality = float(np.mean([matrix.mean() for matrix in matrices.values()]))
+            measured.setdefault(setting.labels.get(plan.corpora or ""), []).append((setting, quality))
+    for rivals in measured.values():
+        front = pareto_front([setting.parameters for setting, _ in rivals], [quality for _, quality in rivals])
+        for (setting, quality), kept in zip(rivals, front, strict=True):
+            yield ParetoPoint(
+                labels=dict(setting.labels),
+                evaluation=task[0],
+                direction=task[1],
+                mode=task[2],
+                parameters=setting.parameters,
+                quality=quality,
+                on_front=kept,
+            )

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from html import escape
+from itertools import product
 
 from optical_scale.evaluation.schema import title_of
 from optical_scale.evaluation.study_figures import fits_svg, pareto_svg
 from optical_scale.evaluation.study_schema import (
     Fit,
+    ParetoPoint,
     Spread,
     StudyReport,
     Summary,
@@ -24,7 +26,8 @@ replicates and queries together. The mean of a group gives every language the sa
 gap: gap divided by the high-resource mean. A number in parentheses: runs, where they are fewer than asked for. Click a
 heading to sort. The same numbers: results.csv, results.json; every single run: cells.csv."""
 _TEST_NOTE = """Paired randomisation tests over queries, of values averaged over replicates. p (Holm) is corrected for
-all comparisons of the same task and statistic. They do not speak of other seeds, languages or collections."""
+all comparisons of the same task and statistic on the same queries.
+They do not speak of other seeds, languages or collections."""
 _SCALE_NOTE = """One point per run. Lines: least squares against log10 of the parameters; hatched: 95 % interval of the
 line under independent normal errors."""
 _PAIRS_NOTE = "One point per language, averaged over replicates; lines: least squares against log10 of the pairs."
@@ -40,8 +43,9 @@ def study_page(report: StudyReport) -> str:
         rows = [row for row in report.summaries if row.task == task and row.metric == report.metric]
         parts += [f"<h3>{escape(report.metric)}, {escape(title_of(task))}</h3>", _means_table(report, rows)]
         parts.append(_summary_table(report, rows))
-    for number, task in enumerate(tasks):
-        parts += _figures(report, task, number)
+    labels = report.axes[report.corpora] if report.corpora else ("",)
+    for number, (task, label) in enumerate(product(tasks, labels)):
+        parts += _figures(report, task, label, number)
     if report.comparisons:
         parts += ["<h2>Differences from baselines</h2>", f"<p>{_TEST_NOTE}</p>", _test_table(report)]
     others = list(dict.fromkeys((row.task, row.metric) for row in report.summaries if row.metric != report.metric))
@@ -66,12 +70,16 @@ def _summary_sentence(report: StudyReport) -> str:
     return f"<p>{escape(text)}.</p>"
 
 
-def _figures(report: StudyReport, task: tuple[str, str, str], number: int) -> list[str]:
-    """Gap against scale, quality against scale, metric against pairs."""
-    title, metric = escape(title_of(task)), report.metric
-    scale = [fit for fit in report.scale_fits if fit.task == task]
-    pairs = [fit for fit in report.pairs_fits if fit.task == task]
-    front = [point for point in report.pareto if point.task == task]
+def _figures(report: StudyReport, task: tuple[str, str, str], label: str, number: int) -> list[str]:
+    """Gap against scale, quality against scale, metric against pairs; of one corpus, where the study has several."""
+    title, metric = escape(title_of(task) + (f", {label}" if label else "")), report.metric
+
+    def shown(row: Fit | ParetoPoint) -> bool:
+        return row.task == task and (report.corpora is None or row.labels.get(report.corpora, label) == label)
+
+    scale = [fit for fit in report.scale_fits if shown(fit)]
+    pairs = [fit for fit in report.pairs_fits if shown(fit)]
+    front = [point for point in report.pareto if shown(point)]
     parts = []
     if len({x for fit in scale for x in fit.x}) > 1:
         svg = fits_svg(scale, f"scale-{number}", "parameters of the student", f"gap in {metric}", bands=True)

@@ -81,7 +81,7 @@ def _cell_rows(report: StudyReport) -> Iterator[Sequence[object]]:
 def markdown(report: StudyReport) -> str:
     """A table per task: settings down, languages, group means and gaps across; mean ± deviation over replicates.
 
-    Before it, where the study names ``columns``, means over languages with the values of that axis across.
+    Before it, where the study names its ``corpora``, means over languages with the corpora across.
     """
     parts = [f"# {report.title}"]
     if report.missing:
@@ -116,4 +116,5 @@ def _table(report: StudyReport, rows: Sequence[Summary]) -> str:
 
 
 def _lines(lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)

@@ -137,7 +137,7 @@ class StudyReport(_Model):
     axes: dict[str, tuple[str, ...]]
     replicates: str
     scale: str
-    columns: str | None = None
+    corpora: str | None = None
     high: tuple[str, ...]
     low: tuple[str, ...]
     cells: tuple[CellFacts, ...]
@@ -158,14 +158,14 @@ class SideBySide(NamedTuple):
 
 
 def side_by_side(report: StudyReport, rows: Sequence[Summary]) -> SideBySide | None:
-    """One task's summaries with ``report.columns`` across; None where the study names no such axis."""
-    if report.columns is None:
+    """One task's summaries with ``report.corpora`` across; None where the study names no such axis."""
+    if report.corpora is None:
         return None
-    axes = tuple(name for name in report.axes if name not in (report.replicates, report.columns))
+    axes = tuple(name for name in report.axes if name not in (report.replicates, report.corpora))
     found: dict[tuple[str, ...], dict[str, Summary]] = {}
     for row in rows:
-        found.setdefault(tuple(row.labels[name] for name in axes), {})[row.labels[report.columns]] = row
-    columns = tuple(label for label in report.axes[report.columns] if any(label in row for row in found.values()))
+        found.setdefault(tuple(row.labels[name] for name in axes), {})[row.labels[report.corpora]] = row
+    columns = report.axes[report.corpora]
     order = sorted(
         found, key=lambda key: [report.axes[name].index(label) for name, label in zip(axes, key, strict=True)]
     )

@@ -23,8 +23,8 @@ __all__ = ["cells_named", "collect", "is_done", "one_cell", "run_cells", "write_
 
 _SLURM = """\
 #!/usr/bin/env bash
-# Written by `optical-scale study --slurm`: one task of the array per cell of {study} that was not done. Submit it from
-# the checkout's top folder, after adapting the resources of one cell:
+# Written by `optical-scale study --slurm`: one task of the array per wanted cell of {study} that was not
+# done. Submit it from the checkout's top folder, after adapting the resources of one cell:
 #
 #   sbatch {script}
 #   optical-scale study {arguments} --collect
@@ -83,8 +83,10 @@ def cells_named(cells: Sequence[Cell], pattern: str) -> list[Cell]:
     """
     found = [cell for cell in cells if fnmatchcase(cell.name, pattern)]
     if not found:
-        names = ", ".join(cell.name for cell in cells[:20])
-        raise ConfigError(f"--only: found {pattern!r}, which no cell matches; their names are like {names}")
+        # One of each value of the first axis shows how labels are spelt in names.
+        examples = {next(iter(cell.labels.values())): cell.name for cell in reversed(cells)}
+        names = ", ".join(reversed(examples.values()))
+        raise ConfigError(f"--only: found {pattern!r}, which no cell matches; names are like {names}")
     return found
 
 
@@ -129,7 +131,7 @@ def collect(study: Study, cells: Sequence[Cell]) -> str:
         replicates=study.replicates,
         scale=study.scale,
         metric=study.metric,
-        columns=study.columns,
+        corpora=study.corpora,
         groups=_groups(study, done, results),
         baselines=[{name: str(label) for name, label in baseline.items()} for baseline in study.baselines],
     )

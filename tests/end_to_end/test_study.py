@@ -54,19 +54,27 @@ def study(path, *more):
 def story(tmp_path_factory):
     workshop = Workshop(tmp_path_factory.mktemp("study"))
     path = study_file(workshop)
+    nothing = study(path, "--only", "ot-seed0")
     first = study(path)
     after_first = {cell.name: (cell / "cell.json").stat().st_mtime_ns for cell in cells(workshop, "mse")}
     (workshop.folder / "later").symlink_to(workshop.shards)
     second = study(path)
-    return workshop, path, first, after_first, second
+    return workshop, path, first, after_first, second, nothing
 
 
 def cells(workshop, prefix=""):
     return sorted((workshop.folder / "study" / "cells").glob(f"{prefix}*"))
 
 
+def test_a_part_whose_only_cell_fails_has_no_report(story):
+    *_, nothing = story
+    assert nothing.returncode == 1, nothing.stderr
+    assert nothing.stdout.startswith("failed: ot-seed0 `train` ended with status 2")
+    assert nothing.stdout.endswith("0 of 4 cells are done; no report yet\n")
+
+
 def test_a_failing_cell_does_not_stop_the_others(story):
-    _, _, first, after_first, _ = story
+    _, _, first, after_first, *_ = story
     assert first.returncode == 1, first.stderr
     assert set(after_first) == {"mse-seed0", "mse-seed1"}
     assert "failed: ot-seed0 `train` ended with status 2" in first.stdout
@@ -74,7 +82,7 @@ def test_a_failing_cell_does_not_stop_the_others(story):
 
 
 def test_the_same_call_skips_what_is_done_and_repeats_what_failed(story):
-    workshop, _, _, after_first, second = story
+    workshop, _, _, after_first, second, _ = story
     assert second.returncode == 0, second.stdout + second.stderr
     assert "2 of 4 cells are done; 2 to run" in second.stderr
     assert {cell.name: (cell / "cell.json").stat().st_mtime_ns for cell in cells(workshop, "mse")} == after_first
@@ -83,7 +91,7 @@ def test_the_same_call_skips_what_is_done_and_repeats_what_failed(story):
 
 
 def test_the_report_has_means_and_deviations_over_seeds(story):
-    workshop, _, _, _, second = story
+    workshop, _, _, _, second, _ = story
     folder = workshop.folder / "study"
     results = json.loads((folder / "results.json").read_text())
     found = {
@@ -134,10 +142,15 @@ def test_slurm_gets_the_cells_that_are_not_done(story):
     assert done.returncode == 0, done.stderr
     assert "#SBATCH --array=2%2\n" in script
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
-    assert "nothing to submit" in study(path, "--slurm", "--only", "mse-*").stdout
+    assert "all 2 cells that were asked for are done" in study(path, "--slurm", "--only", "mse-*").stdout
     assert study(path, "--only", "mse-*").returncode == 0
+    assert not (workshop.folder / "study" / "cells" / "ot-seed0" / "cell.json").exists()
+    assert study(path, "--slurm", "--only", "*-seed0").returncode == 0
+    assert "#SBATCH --array=2%2\n" in (workshop.folder / "study" / "study.sbatch").read_text()
+    assert study(path, "--only", "mse-*", "--collect").returncode == 2
     unknown = study(path, "--only", "kl-*")
-    assert (unknown.returncode, "found 'kl-*', which no cell matches" in unknown.stderr) == (2, True)
+    assert unknown.returncode == 2
+    assert "found 'kl-*', which no cell matches; names are like mse-seed0, ot-seed0" in unknown.stderr
     again = study(path, "--cell", "2")
     assert again.returncode == 0, again.stderr
     assert "nothing to submit" in study(path, "--slurm").stdout

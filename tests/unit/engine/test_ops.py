@@ -4,8 +4,10 @@ import os
 import time
 
 import pytest
+from deepspeed.ops.op_builder.builder import MissingCUDAException
+from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
 
-from optical_scale.engine.ops import _clear_abandoned, require_file_op
+from optical_scale.engine.ops import _clear_abandoned, prebuild_ops, require_file_op
 from optical_scale.errors import EngineError
 
 
@@ -45,3 +47,13 @@ def test_offloading_to_files_names_what_is_not_installed(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(EngineError, match=r"'no-such-compiler' that CXX names is not on PATH"):
         require_file_op()
+
+
+@pytest.mark.parametrize("error", [MissingCUDAException("CUDA_HOME does not exist"), TypeError("not NoneType")])
+def test_gpus_without_the_cuda_toolkit_are_told_of_it(monkeypatch, error):
+    def load(*_, **__):
+        raise error
+
+    monkeypatch.setattr(ShareMemCommBuilder, "load", load)
+    with pytest.raises(EngineError, match=f"{error}; .*CUDA_HOME names torch's version of the CUDA toolkit"):
+        prebuild_ops()

@@ -2,6 +2,7 @@ import csv
 import json
 import re
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -101,22 +102,57 @@ def test_files_say_the_same(report, tmp_path):
     assert "| size | objective | runs | de | fr | sw | so | mean of all |" in table
 
 
-def test_one_axis_stands_side_by_side_and_says_what_is_missing(tmp_path):
-    some = [c for c in cells() if c.name not in ("large-ot-0", "large-ot-1", "large-ot-2", "small-mse-1")]
-    report = compare(replace(PLAN, columns="size"), some)
-    write_study(tmp_path, report)
+CORPORA = {"news": {"so": 40}, "bible": {"sw": 30, "tl": 30}, "short": {"sw": 20}, "never run": {}}
+GAINS = {"news": 0.1, "bible": -0.1, "short": 0.0}
+
+
+@pytest.fixture(scope="module")
+def over_corpora():
+    """With ot 0.1 better in the news and 0.1 worse in the Bible; languages and queries differ; one run is missing."""
+    found = []
+    for corpus, objective, seed in product(CORPORA, ("mse", "o|t"), "012"):
+        rng = np.random.default_rng(int(seed))
+        values = {
+            Series("student", "bitext", "text_to_text", "dense", language, "MRR"): np.full(queries, 0.5)
+            + (GAINS[corpus] if objective == "o|t" else 0.0)
+            + rng.normal(size=queries) * 0.01
+            for language, queries in CORPORA[corpus].items()
+        }
+        labels = {"corpus": corpus, "objective": objective, "seed": seed}
+        if values and labels != {"corpus": "short", "objective": "mse", "seed": "1"}:
+            found.append(CellResult("-".join(labels.values()), labels, 10**6, 60.0, {}, values))
+    axes = {"corpus": list(CORPORA), "objective": ["mse", "o|t"], "seed": ["0", "1", "2"]}
+    plan = replace(PLAN, axes=axes, groups=None, corpora="corpus")
+    return compare(plan, found)
+
+
+def test_corpora_stand_side_by_side_and_say_what_is_missing(over_corpora, tmp_path):
+    write_study(tmp_path, over_corpora)
     table = (tmp_path / "report.md").read_text()
-    mean = {(*r.labels.values(), r.metric): r.statistics["all"] for r in report.summaries}
-    shown = [f"{mean[size, 'mse', 'MRR'].mean:.3f} ± {mean[size, 'mse', 'MRR'].deviation:.3f}" for size in SIZES]
+    mean = {tuple(row.labels.values()): row.statistics["all"] for row in over_corpora.summaries}
+    shown = {key: f"{spread.mean:.3f} ± {spread.deviation:.3f}" for key, spread in mean.items()}
     first = table.split("\n\n")[2].split("\n")
-    assert first[0] == "| objective | small | middle | large |"
-    assert first[2] == f"| mse | {shown[0]} (2) | {shown[1]} | {shown[2]} |"
-    assert first[3].startswith("| ot | ")
-    assert first[3].endswith(" | – |")
+    assert first[0] == "| objective | news | bible | short | never run |"
+    assert first[2] == f"| mse | {shown['news', 'mse']} | {shown['bible', 'mse']} | {shown['short', 'mse']} (2) | – |"
+    assert first[3].startswith("| o\\|t | ")
     page = (tmp_path / "report.html").read_text()
-    assert f"{shown[0]} (2)</td>" in page
-    write_study(tmp_path, compare(PLAN, some))
+    assert f"{shown['short', 'mse']} (2)</td>" in page
+    assert "Quality against size: Bitext retrieval, foreign → English, dense, bible" in page
+    write_study(tmp_path, over_corpora.model_copy(update={"corpora": None}))
     assert page.count("<table") == (tmp_path / "report.html").read_text().count("<table") + 1
+
+
+def test_corpora_are_tested_each_on_its_own(over_corpora):
+    by_corpus = {row.labels["corpus"]: row for row in over_corpora.comparisons}
+    assert len(by_corpus) == len(over_corpora.comparisons) == 3
+    for corpus, row in by_corpus.items():
+        assert row.baseline == {"corpus": corpus, "objective": "mse"}
+        assert row.p_holm == row.p
+    assert by_corpus["news"].difference == pytest.approx(0.1)
+    assert by_corpus["bible"].difference == pytest.approx(-0.1)
+    assert by_corpus["bible"].p < 0.001 < by_corpus["short"].p
+    fronts = {tuple(point.labels.values()): point.on_front for point in over_corpora.pareto}
+    assert (fronts["news", "o|t"], fronts["bible", "mse"], fronts["bible", "o|t"]) == (True, True, False)
 
 
 def test_page_is_safe_whole_and_the_same_every_time(report, tmp_path):
