@@ -57,8 +57,8 @@ ops:
 	-$(BIN)/optical-scale doctor --build-ops
 
 # One thread per process: the tests start several processes, and torch would start a thread per core in each. The third
-# process works on two cores while others wait for what they started. What
-# starts processes of its own runs one after the other: exchanging processes spin, so more than cores slow each other.
+# process works on two cores while others wait for what they started. What starts processes of its own runs one after the
+# other: exchanging processes spin, so more than cores slow each other.
 pytest: export OMP_NUM_THREADS ?= 1
 pytest: $(VENV)/dev.stamp ops
 	$(BIN)/python -m pytest -n 3 --dist loadgroup --ignore tests/distributed --ignore tests/end_to_end
