@@ -38,7 +38,7 @@ def sweeps(request, monkeypatch):
 
 def few(iterations):
     """The interpreter takes milliseconds for an iteration, and what is tested here does not depend on their number."""
-    return min(iterations, 2) if interpreted() else iterations
+    return min(iterations, 4) if interpreted() else iterations
 
 
 def patient():
@@ -182,7 +182,7 @@ def test_identical_and_zero_vectors_are_finite(backend, domain):
     x_BND = torch.ones(2, 5, 4)
     x_BND[1] = 0
     y_BMD = torch.ones(2, 3, 4, requires_grad=True)
-    result = sinkhorn_cost(x_BND, y_BMD, epsilon=0.02, iterations=few(20), backend=backend, domain=domain)
+    result = sinkhorn_cost(x_BND, y_BMD, epsilon=0.02, backend=backend, domain=domain)
     result.cost_B.sum().backward()
     torch.testing.assert_close(result.cost_B, torch.tensor([0.0, 1.0]), atol=5e-6, rtol=0)
     torch.testing.assert_close(result.effective_matches_B, torch.tensor([3.0, 3.0]), atol=1e-3, rtol=0)
