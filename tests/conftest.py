@@ -8,6 +8,11 @@ import pytest
 # exports compare bits with what a process with one thread computed.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+if os.environ.get("TRITON_INTERPRET") == "1":  # as tests/unit/transport/test_triton.py sets it
+    from tests.support.interpreter import search_once
+
+    search_once()
+
 # They train a dozen tiny students once per process, which takes longer than the tests.
 TRAINED = ("tests/unit/export/", "tests/unit/engine/test_consolidate.py", "tests/unit/cli/test_export.py")
 
