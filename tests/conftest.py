@@ -1,5 +1,6 @@
 """What holds for all tests, however they are started."""
 
+import importlib.util
 import os
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 # exports compare bits with what a process with one thread computed.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-if os.environ.get("TRITON_INTERPRET") == "1":  # as tests/unit/transport/test_triton.py sets it
+# As tests/unit/transport/test_triton.py sets it.
+if os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton"):
     from tests.support.interpreter import search_once
 
     search_once()

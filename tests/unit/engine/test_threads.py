@@ -14,7 +14,7 @@ from optical_scale.engine.start import finish, start
 from optical_scale.runtime.world import World
 os.sched_getaffinity = lambda process: set(range(6))
 start(World(), seed=0)
-print(torch.get_num_threads())
+print(f'threads={torch.get_num_threads()}')
 finish()
 """
 
@@ -37,11 +37,13 @@ def test_threads_are_a_share_of_the_cores_unless_named(variables: dict[str, str]
     # Several jobs on one machine, a study's for one, divide its cores by OMP_NUM_THREADS: two trainings with two
     # threads each on two cores were eight times as slow as with one each.
     process = WarmProcess([sys.executable, "-c", SCRIPT], environment(**variables), os.getcwd())
-    printed, _ = process.communicate(timeout=60)
-    assert (process.returncode, printed.split()[-1]) == (0, str(threads)), printed
+    printed, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, printed
+    assert f"threads={threads}" in printed.split(), printed
 
 
 def test_threads_that_torch_read_when_it_was_imported_are_kept() -> None:
     variables = environment(OMP_NUM_THREADS="2", TORCHELASTIC_RUN_ID="run")
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env=variables, capture_output=True, text=True, check=True)
-    assert done.stdout.split()[-1] == "2"
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True, timeout=120)
+    assert "threads=2" in done.stdout.split()
