@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.support.processes import finish
 from tests.support.warm import WarmProcess
 
 SCRIPT = """
@@ -37,8 +38,7 @@ def test_threads_are_a_share_of_the_cores_unless_named(variables: dict[str, str]
     # Several jobs on one machine, a study's for one, divide its cores by OMP_NUM_THREADS: two trainings with two
     # threads each on two cores were eight times as slow as with one each.
     process = WarmProcess([sys.executable, "-c", SCRIPT], environment(**variables), os.getcwd())
-    printed, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, printed
+    [printed] = finish([process])
     assert f"threads={threads}" in printed.split(), printed
 
 
