@@ -4,7 +4,7 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from optical_scale.config.backbones import Backbone, Lora, TextBackbone, VisionBackbone
 from optical_scale.config.engine import StudentEngine, TeacherEngine
@@ -32,6 +32,13 @@ class TeacherCache(Schema):
     """Where they are."""
     precision: Literal["float32", "bfloat16", "int8"] = "bfloat16"
     """How `optical-scale cache` stores a vector: 4, 2 or 1 bytes for each of its numbers."""
+    layers: list[NonNegativeInt] = []
+    """Inner layers that it keeps beside the output, for objectives that compare them; each takes as much space."""
+
+    @field_validator("layers")
+    @classmethod
+    def _each_once(cls, layers: list[int]) -> list[int]:
+        return sorted(set(layers))
 
 
 class Teacher(Schema):
@@ -251,10 +258,12 @@ class TrainConfig(Schema):
 
     @model_validator(mode="after")
     def _layers_are_there(self) -> "TrainConfig":
-        if self.teacher_layers and self.teacher is not None and self.teacher.cache is not None:
+        cache = None if self.teacher is None else self.teacher.cache
+        if cache is not None and (missing := sorted(set(self.teacher_layers) - set(cache.layers))):
             raise ValueError(
-                "objective: teacher.cache holds the output only; set `teacher: null` in `layers` of every part, "
-                "or teacher.cache to null"
+                f"objective: a part compares layer {missing[0]} of the teacher, and teacher.cache.layers is "
+                f"{cache.layers}; set it to {sorted({*cache.layers, *missing})} and write the cache anew, or set "
+                "teacher.cache to null"
             )
         return self
 

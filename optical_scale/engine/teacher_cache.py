@@ -5,15 +5,16 @@ serves all languages that are paired with it. The folder::
 
     manifest.json       what the states were made of and how exact they are; written last
     index.npy           rows high, low (hash of the ids), start, tokens, part; a column per text, ascending by hash
-    states-00000.bin    token vectors of the texts that rank 0 encoded, one after the other
-    scales-00000.bin    int8 only: the factor of each token vector
+    states-00000.bin    token vectors of the texts that rank 0 encoded, one after the other; a token's inner layers, if
+                        they are kept, behind its output
+    scales-00000.bin    int8 only: the factor of each vector
 
 Readers map the files into memory, so that all processes of a machine share what its page cache holds.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +32,8 @@ from optical_scale.runtime.files import write_json
 Precision = Literal["float32", "bfloat16", "int8"]
 MANIFEST = "manifest.json"
 _INDEX = "index.npy"
-_FORMAT = 1
+_FORMAT = 2
+_READABLE = (1, 2)  # 1 knew no inner layers and is otherwise the same
 _STORED = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}  # numpy has no bfloat16; its bits are kept
 _COLUMNS = ("high", "low", "start", "tokens", "part")
 _ROW = np.dtype([(name, "<u8") for name in _COLUMNS])
@@ -60,12 +62,12 @@ class CacheWriter:
         self._known.add(digest)
         return known
 
-    def add(self, ids_T: NDArray[np.int32], x_TD: Tensor) -> None:
-        """Store the token vectors of one text, (tokens, width)."""
-        stored, scale_T1 = _pack(x_TD, self.precision)
+    def add(self, ids_T: NDArray[np.int32], x_TVD: Tensor) -> None:
+        """Store the vectors of one text, (tokens, 1 + inner layers, width)."""
+        stored, scale_TV1 = _pack(x_TVD, self.precision)
         self._states.write(stored.tobytes())
         if self._scales is not None:
-            self._scales.write(scale_T1.tobytes())
+            self._scales.write(scale_TV1.tobytes())
         high, low = _key(ids_T)
         self._rows.append(np.array([(high, low, self._start, len(ids_T), self._part)], _ROW))
         self._start += len(ids_T)
@@ -78,7 +80,14 @@ class CacheWriter:
         np.save(self.folder / f"index-{self._part:05d}.npy", np.concatenate(self._rows))
 
 
-def finish_cache(folder: Path, fingerprint: Mapping[str, str], precision: Precision, width: int, errors: Any) -> None:
+def finish_cache(
+    folder: Path,
+    fingerprint: Mapping[str, str],
+    precision: Precision,
+    width: int,
+    errors: Any,
+    layers: Sequence[int] = (),
+) -> None:
     """Join the indices of all ranks and write the manifest; on one rank, after all have closed.
 
     Args:
@@ -87,6 +96,7 @@ def finish_cache(folder: Path, fingerprint: Mapping[str, str], precision: Precis
         precision: how vectors are stored.
         width: of the vectors.
         errors: measured by storing, for people to read.
+        layers: numbers of the inner layers, in the order of each token's vectors.
     """
     parts = sorted(folder.glob("index-*.npy"))
     rows = np.concatenate([np.load(path) for path in parts])
@@ -96,7 +106,8 @@ def finish_cache(folder: Path, fingerprint: Mapping[str, str], precision: Precis
     np.save(folder / _INDEX, np.stack([rows[name] for name in _COLUMNS]))
     for path in parts:
         path.unlink()
-    described = {"precision": precision, "width": width, "texts": len(rows), "tokens": int(rows["tokens"].sum())}
+    described = {"precision": precision, "width": width, "layers": list(layers)}
+    described |= {"texts": len(rows), "tokens": int(rows["tokens"].sum())}
     write_json(folder / MANIFEST, {"format": _FORMAT, **described, "errors": errors, "fingerprint": dict(fingerprint)})
 
 
@@ -108,16 +119,23 @@ class CachedTeacher:
         fingerprint: what this run's teacher is.
         device: where token states are wanted.
         readout: of the teacher's network.
+        layers: inner layers that are wanted beside the output.
 
     Attributes:
         width: of the token vectors.
+        layers: as given.
 
     Raises:
-        EngineError: no finished cache there, or one of another teacher, tokenizer or limit.
+        EngineError: no finished cache there, one of another teacher, tokenizer or limit, or one without these layers.
     """
 
     def __init__(
-        self, folder: Path, fingerprint: Mapping[str, str], device: torch.device, readout: Readout = TEXT
+        self,
+        folder: Path,
+        fingerprint: Mapping[str, str],
+        device: torch.device,
+        readout: Readout = TEXT,
+        layers: Sequence[int] = (),
     ) -> None:
         self.folder, self.device, self.readout = folder, device, readout
         manifest = _read_manifest(folder)
@@ -132,6 +150,15 @@ class CachedTeacher:
                 "its files, max_tokens and prefixes). Delete it and run `optical-scale cache` anew, or give another "
                 "folder"
             )
+        kept: list[int] = manifest.get("layers", [])
+        if missing := sorted(set(layers) - set(kept)):
+            raise EngineError(
+                f"teacher.cache: {folder} holds the output and the inner layers {kept}, and the objective compares "
+                f"layer {missing[0]}; delete it and write it anew with `teacher.cache.layers: {sorted(layers)}`"
+            )
+        self.layers = tuple(layers)
+        self._vectors = 1 + len(kept)
+        self._places = [0, *(1 + kept.index(number) for number in layers)]
         self._precision: Precision = manifest["precision"]
         self.width = int(manifest["width"])
         self._high, self._low, self._start, self._tokens, self._part = np.load(folder / _INDEX, mmap_mode="r")
@@ -149,12 +176,13 @@ class CachedTeacher:
         """
         assert isinstance(batch, TokenBatch), "teachers read text"
         B, T = batch.ids_BT.shape
-        x_BTD = torch.zeros(B, T, self.width)
+        x_VBTD = torch.zeros(len(self._places), B, T, self.width)
         for row, (ids_T, there_T) in enumerate(zip(batch.ids_BT.cpu(), batch.attention_BT.cpu(), strict=True)):
-            self._fill(ids_T[there_T].numpy().astype(np.int32), x_BTD[row])
-        return token_states(x_BTD.to(self.device, non_blocking=True), batch.to(self.device), self.readout)
+            self._fill(ids_T[there_T].numpy().astype(np.int32), x_VBTD[:, row])
+        found = tuple(x_VBTD.to(self.device, non_blocking=True))
+        return token_states(found, batch.to(self.device), self.readout, self.layers)
 
-    def _fill(self, ids_T: NDArray[np.int32], x_TD: Tensor) -> None:
+    def _fill(self, ids_T: NDArray[np.int32], x_VTD: Tensor) -> None:
         high, low = _key(ids_T)
         at = int(np.searchsorted(self._high, np.uint64(high)))
         while at < len(self._high) and int(self._high[at]) == high and int(self._low[at]) != low:
@@ -164,10 +192,11 @@ class CachedTeacher:
                 f"teacher.cache: {self.folder} has no states for a text of {len(ids_T)} tokens (ids "
                 f"{ids_T[:8].tolist()} …): it was written for other data. Delete it and run `optical-scale cache` anew"
             )
-        states_ND, scales_N = self._open(int(self._part[at]))
+        states_NVD, scales_NV = self._open(int(self._part[at]))
         start, stop = int(self._start[at]), int(self._start[at]) + int(self._tokens[at])
-        scale = None if scales_N is None else scales_N[start:stop]
-        x_TD[: len(ids_T)] = _unpack(states_ND[start:stop], scale, self._precision)
+        for x_TD, place in zip(x_VTD, self._places, strict=True):
+            scale_T = None if scales_NV is None else scales_NV[start:stop, place]
+            x_TD[: len(ids_T)] = _unpack(states_NVD[start:stop, place], scale_T, self._precision)
 
     def _open(self, part: int) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
         if part not in self._files:
@@ -175,7 +204,8 @@ class CachedTeacher:
             scales = None
             if self._precision == "int8":
                 scales = np.memmap(self.folder / f"scales-{part:05d}.bin", np.float32, "r")
-            self._files[part] = flat.reshape(-1, self.width), scales
+            shaped = None if scales is None else scales.reshape(-1, self._vectors)
+            self._files[part] = flat.reshape(-1, self._vectors, self.width), shaped
         return self._files[part]
 
 
@@ -185,16 +215,17 @@ def stored_and_read(x_TD: Tensor, precision: Precision) -> Tensor:
     return _unpack(stored, scale_T1[:, 0] if precision == "int8" else None, precision)
 
 
-def _pack(x_TD: Tensor, precision: Precision) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    x_TD = x_TD.detach().float().cpu().contiguous()
-    scale_T1 = x_TD.abs().amax(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / 127.0
+def _pack(x: Tensor, precision: Precision) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Vectors (..., D) as they are stored, and their factors (..., 1)."""
+    x = x.detach().float().cpu().contiguous()
+    scale = x.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / 127.0
     match precision:
         case "float32":
-            return x_TD.numpy(), scale_T1.numpy()
+            return x.numpy(), scale.numpy()
         case "bfloat16":
-            return x_TD.bfloat16().view(torch.int16).numpy().view(np.uint16), scale_T1.numpy()
+            return x.bfloat16().view(torch.int16).numpy().view(np.uint16), scale.numpy()
         case "int8":
-            return (x_TD / scale_T1).round().to(torch.int8).numpy(), scale_T1.numpy()
+            return (x / scale).round().to(torch.int8).numpy(), scale.numpy()
 
 
 def _unpack(stored: NDArray[Any], scale_T: NDArray[np.float32] | None, precision: Precision) -> Tensor:
@@ -215,7 +246,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise EngineError(f"teacher.cache: {folder / MANIFEST} is damaged: {error}; write the cache anew") from error
-    if manifest.get("format") != _FORMAT:
+    if manifest.get("format") not in _READABLE:
         raise EngineError(
             f"teacher.cache: {folder} has format {manifest.get('format')}, expected {_FORMAT}; write it anew"
         )

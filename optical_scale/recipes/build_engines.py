@@ -92,7 +92,8 @@ def build_teacher(config: TrainConfig, device: torch.device) -> tuple[Teacher | 
     prepare = reads_passages(config.teacher.backbone)
     if config.teacher.cache is not None:
         readout = readout_of_teacher(config.teacher)
-        return CachedTeacher(config.teacher.cache.folder, fingerprint(config), device, readout), prepare
+        found = fingerprint(config)
+        return CachedTeacher(config.teacher.cache.folder, found, device, readout, config.teacher_layers), prepare
     return live_teacher(config, prepare, device), prepare
 
 

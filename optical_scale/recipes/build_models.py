@@ -119,7 +119,7 @@ def _check_positions(config: TextBackbone, backbone: nn.Module) -> None:
 def live_teacher(
     config: TrainConfig, prepare: TextTokenizer | ImageTransform, device: torch.device
 ) -> engine.TeacherEngine:
-    """The frozen network itself; ``prepare`` makes its inputs."""
+    """The frozen network itself, for training or for writing its cache; ``prepare`` makes its inputs."""
     assert config.teacher is not None
     derived = derive_teacher(
         config.teacher.engine,
@@ -135,8 +135,9 @@ def live_teacher(
         encoder = text_encoder(config.teacher.backbone, prepare, place=place)
     if config.teacher.engine.packed:
         encoder.pack()
-    if config.teacher_layers:
-        encoder.expose(config.teacher_layers, "the teacher")
+    cached = config.teacher.cache
+    if layers := config.teacher_layers if cached is None else cached.layers:
+        encoder.expose(layers, "the teacher")
     return engine.TeacherEngine(encoder, derived, device)
 
 

@@ -18,7 +18,7 @@ from optical_scale.config.evaluations import BitextRetrieval, EntityRetrieval, G
 from optical_scale.config.run import Teacher, TeacherCache, TrainConfig
 from optical_scale.engine.start import finish, start
 from optical_scale.engine.teacher import TeacherEngine
-from optical_scale.engine.teacher_cache import CachedTeacher, CacheWriter, finish_cache, stored_and_read
+from optical_scale.engine.teacher_cache import CachedTeacher, CacheWriter, Precision, finish_cache, stored_and_read
 from optical_scale.errors import ConfigError, EngineError
 from optical_scale.recipes.build_evaluations import bitext, captioned_images
 from optical_scale.recipes.build_inputs import teachers_side, text_tokenizer
@@ -67,7 +67,7 @@ def cache(config: TrainConfig) -> Path:
             writer.close()
         with agree_on_errors("finishing the cache", device):
             if world.is_main:
-                finish_cache(folder, fingerprint(config), where.precision, width, errors)
+                finish_cache(folder, fingerprint(config), where.precision, width, errors, where.layers)
     logger.info("%s: relative error of %s", where.precision, _readable(errors))
     finish()
     return where.folder
@@ -190,8 +190,8 @@ def _encode(batches: Iterator[list[Row]], engine: TeacherEngine, tokenize: TextT
         # Nothing collective happens in here, so that a rank that fails takes the others along.
         with agree_on_errors("encoding for the cache", engine.device):
             if batch is not None and states is not None:
-                for row, x_TD in zip(batch, states.x_BTD, strict=True):
-                    writer.add(_ids(row), x_TD[: len(row)])
+                for row, x_TVD in zip(batch, torch.stack([states.x_BTD, *states.layers.values()], 2), strict=True):
+                    writer.add(_ids(row), x_TVD[: len(row)])
             batch = next(batches, None)
         if not any_rank(batch is not None, engine.device):
             break
@@ -216,10 +216,16 @@ def _errors(
         live.mask_BT,
         live.attention_BT,
     )
-    difference = (kept.x_BTD - live.x_BTD.float())[live.attention_BT]
-    vectors = difference.norm() / live.x_BTD.float()[live.attention_BT].norm()
     exact, approximate = _transport(live, live), _transport(kept, live)
-    return {"vectors": float(vectors), "transport cost": float(((approximate - exact) / exact).abs().max())}
+    stored = {"vectors": live.x_BTD} | {f"vectors of layer {number}": x_BTD for number, x_BTD in live.layers.items()}
+    return {
+        **{name: _relative_error(x_BTD[live.attention_BT].float(), where.precision) for name, x_BTD in stored.items()},
+        "transport cost": float(((approximate - exact) / exact).abs().max()),
+    }
+
+
+def _relative_error(x_ND: torch.Tensor, precision: Precision) -> float:
+    return float((stored_and_read(x_ND, precision).to(x_ND) - x_ND).norm() / x_ND.norm())
 
 
 def _transport(teacher: TokenStates, neighbours: TokenStates) -> torch.Tensor:

@@ -11,6 +11,7 @@ from tests.support.processes import TRAIN, finish, start
 from tests.support.runs import Workshop, steps_of, tiny_xlmr
 
 pytestmark = pytest.mark.distributed
+TRANSPORT = {"weight": 1.0, "objective": {"name": "optimal_transport", "marginals": "idf"}}
 CACHE = (sys.executable, "-m", "optical_scale", "cache")
 
 
@@ -32,14 +33,14 @@ def config(workshop, name, cache=None):
     return workshop.config(
         name,
         teacher=workshop.teacher | ({"cache": cache} if cache else {}),
-        objective={"parts": [{"weight": 1.0, "objective": {"name": "optimal_transport", "marginals": "idf"}}]},
+        objective={"parts": [TRANSPORT, TRANSPORT | {"layers": {"teacher": 1, "student": 1}}]},
         optimization={"steps": 4},
         evaluation=[{"name": "bitext", "shards": str(workshop.shards)}],
     )
 
 
 def test_cached_and_live_teacher_give_the_same_run(workshop):
-    cache = {"folder": str(workshop.folder / "states"), "precision": "float32"}
+    cache = {"folder": str(workshop.folder / "states"), "precision": "float32", "layers": [1]}
     finish(start([*TRAIN, config(workshop, "live")], 2))
     cached = config(workshop, "cached", cache)
     output = finish(start([*CACHE, cached], 2))
@@ -61,5 +62,7 @@ def test_cached_and_live_teacher_give_the_same_run(workshop):
 
     (output,) = finish(start([*CACHE, cached]), status=2)
     assert "already exists" in output
-    (output,) = finish(start([*TRAIN, config(workshop, "unset", {"folder": str(workshop.folder / "none")})]), status=2)
+    (output,) = finish(
+        start([*TRAIN, config(workshop, "unset", cache | {"folder": str(workshop.folder / "none")})]), status=2
+    )
     assert "holds no finished cache" in output

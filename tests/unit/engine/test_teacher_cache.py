@@ -12,19 +12,20 @@ FINGERPRINT = {"weights": "a", "tokenizer": "b"}
 WIDTH = 6
 
 
-def states(ids):
-    """Vectors that tell their text: different for every id and place."""
-    return torch.sin(torch.outer(torch.tensor(ids, dtype=torch.float32) + 1, torch.arange(1.0, WIDTH + 1)))
+def states(ids, layer=0):
+    """Vectors that tell their text and layer: different for every id and place."""
+    places_D = torch.arange(1.0, WIDTH + 1) + 0.1 * layer
+    return torch.sin(torch.outer(torch.tensor(ids, dtype=torch.float32) + 1, places_D))
 
 
-def write(folder, precision, parts):
+def write(folder, precision, parts, layers=()):
     for rank, texts in enumerate(parts):
         writer = CacheWriter(folder, rank, precision)
         for ids in texts:
             if not writer.knows(np.array(ids, np.int32)):
-                writer.add(np.array(ids, np.int32), states(ids))
+                writer.add(np.array(ids, np.int32), torch.stack([states(ids, n) for n in (0, *layers)], 1))
         writer.close()
-    finish_cache(folder, FINGERPRINT, precision, WIDTH, {})
+    finish_cache(folder, FINGERPRINT, precision, WIDTH, {}, layers)
     return folder
 
 
@@ -45,6 +46,32 @@ def test_reads_what_several_ranks_wrote(tmp_path, precision, tolerance):
         assert (x_BTD[row, : len(ids)] - states(ids)).abs().max() <= tolerance
         torch.testing.assert_close(x_BTD[row, : len(ids)], stored_and_read(states(ids), precision), rtol=0, atol=0)
         assert (x_BTD[row, len(ids) :] == 0).all()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_reads_the_inner_layers_that_are_asked_for(tmp_path, precision):
+    write(tmp_path, precision, [[[1, 2, 3]], [[4, 5]]], layers=(1, 4))
+    cached = CachedTeacher(tmp_path, FINGERPRINT, torch.device("cpu"), layers=[4])
+    found = cached.encode(batch([4, 5], [1, 2, 3]))
+    assert (cached.layers, list(found.layers)) == ((4,), [4])
+    for row, ids in enumerate(([4, 5], [1, 2, 3])):
+        for x_BTD, layer in ((found.x_BTD, 0), (found.layers[4], 4)):
+            expected = stored_and_read(states(ids, layer), precision)
+            torch.testing.assert_close(x_BTD[row, : len(ids)], expected, rtol=0, atol=0)
+    with pytest.raises(EngineError, match=r"inner layers \[1, 4\], and the objective compares layer 2"):
+        CachedTeacher(tmp_path, FINGERPRINT, torch.device("cpu"), layers=[1, 2])
+
+
+def test_caches_from_before_inner_layers_are_read(tmp_path):
+    write(tmp_path, "float32", [[[1, 2]]])
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    del manifest["layers"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
+    found = CachedTeacher(tmp_path, FINGERPRINT, torch.device("cpu")).encode(batch([1, 2]))
+    torch.testing.assert_close(found.x_BTD[0], states([1, 2]))
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"format": 3}))
+    with pytest.raises(EngineError, match="has format 3, expected 2"):
+        CachedTeacher(tmp_path, FINGERPRINT, torch.device("cpu"))
 
 
 def test_a_text_is_stored_once_per_rank_and_counted_once(tmp_path):
