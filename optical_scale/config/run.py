@@ -4,7 +4,7 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from optical_scale.config.backbones import Backbone, Lora, TextBackbone, VisionBackbone
 from optical_scale.config.engine import StudentEngine, TeacherEngine
@@ -33,12 +33,7 @@ class TeacherCache(Schema):
     precision: Literal["float32", "bfloat16", "int8"] = "bfloat16"
     """How `optical-scale cache` stores a vector: 4, 2 or 1 bytes for each of its numbers."""
     layers: list[NonNegativeInt] = []
-    """Inner layers that it keeps beside the output, for objectives that compare them; each takes as much space."""
-
-    @field_validator("layers")
-    @classmethod
-    def _each_once(cls, layers: list[int]) -> list[int]:
-        return sorted(set(layers))
+    """Inner layers to keep beside the output and those that the objective compares; each takes as much space as it."""
 
 
 class Teacher(Schema):
@@ -256,21 +251,16 @@ class TrainConfig(Schema):
         """Whether the objective reads phrases with boxes."""
         return "region_alignment" in names(self.objective)
 
-    @model_validator(mode="after")
-    def _layers_are_there(self) -> "TrainConfig":
-        cache = None if self.teacher is None else self.teacher.cache
-        if cache is not None and (missing := sorted(set(self.teacher_layers) - set(cache.layers))):
-            raise ValueError(
-                f"objective: a part compares layer {missing[0]} of the teacher, and teacher.cache.layers is "
-                f"{cache.layers}; set it to {sorted({*cache.layers, *missing})} and write the cache anew, or set "
-                "teacher.cache to null"
-            )
-        return self
-
     @property
     def teacher_layers(self) -> list[int]:
         """Inner layers of the teacher that the objective compares; of the student where that encodes both sides."""
         return sorted({at.teacher for at in layers_of(self.objective) if at.teacher is not None})
+
+    @property
+    def cached_layers(self) -> list[int]:
+        """Inner layers of the teacher that its cache is to hold."""
+        cache = None if self.teacher is None else self.teacher.cache
+        return [] if cache is None else sorted({*self.teacher_layers, *cache.layers})
 
     @property
     def student_layers(self) -> list[int]:

@@ -154,7 +154,8 @@ class CachedTeacher:
         if missing := sorted(set(layers) - set(kept)):
             raise EngineError(
                 f"teacher.cache: {folder} holds the output and the inner layers {kept}, and the objective compares "
-                f"layer {missing[0]}; delete it and write it anew with `teacher.cache.layers: {sorted(layers)}`"
+                f"layer {missing[0]}; delete it and run `optical-scale cache` anew with this configuration, or with "
+                f"teacher.cache.layers='{sorted({*kept, *missing})}'"
             )
         self.layers = tuple(layers)
         self._vectors = 1 + len(kept)

@@ -135,8 +135,7 @@ def live_teacher(
         encoder = text_encoder(config.teacher.backbone, prepare, place=place)
     if config.teacher.engine.packed:
         encoder.pack()
-    cached = config.teacher.cache
-    if layers := config.teacher_layers if cached is None else cached.layers:
+    if layers := config.cached_layers or config.teacher_layers:
         encoder.expose(layers, "the teacher")
     return engine.TeacherEngine(encoder, derived, device)
 

@@ -67,7 +67,7 @@ def cache(config: TrainConfig) -> Path:
             writer.close()
         with agree_on_errors("finishing the cache", device):
             if world.is_main:
-                finish_cache(folder, fingerprint(config), where.precision, width, errors, where.layers)
+                finish_cache(folder, fingerprint(config), where.precision, width, errors, config.cached_layers)
     logger.info("%s: relative error of %s", where.precision, _readable(errors))
     finish()
     return where.folder

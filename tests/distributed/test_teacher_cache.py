@@ -40,7 +40,7 @@ def config(workshop, name, cache=None):
 
 
 def test_cached_and_live_teacher_give_the_same_run(workshop):
-    cache = {"folder": str(workshop.folder / "states"), "precision": "float32", "layers": [1]}
+    cache = {"folder": str(workshop.folder / "states"), "precision": "float32"}
     finish(start([*TRAIN, config(workshop, "live")], 2))
     cached = config(workshop, "cached", cache)
     output = finish(start([*CACHE, cached], 2))
@@ -59,6 +59,10 @@ def test_cached_and_live_teacher_give_the_same_run(workshop):
     assert "it was written for other data" in output
     assert "the text is one of the first of source" in output
     assert not (workshop.folder / "odd" / "metrics.jsonl").exists()
+
+    deeper = "objective.parts.1.layers.teacher=2"
+    (output,) = finish(start([*TRAIN, cached, f"run={workshop.folder / 'odd'}", deeper]), status=2)
+    assert "the inner layers [1], and the objective compares layer 2" in output
 
     (output,) = finish(start([*CACHE, cached]), status=2)
     assert "already exists" in output
