@@ -66,9 +66,10 @@ class OptimalTransport(Schema):
     """ipot: inexact proximal point (Xie et al. 2020) with step size `iterations` x `epsilon`."""
     anneal: list[Annotated[float, Field(ge=1.0)]] = []
     """Multiples of epsilon, one Sinkhorn iteration each, that are run first: [8, 4, 2]."""
-    marginals: Literal["uniform", "norm", "idf"] = "uniform"
-    """How much mass a token has: the same for all, or in proportion to the length of its vector or to its inverse
-    document frequency among the training sentences of its language."""
+    marginals: Literal["uniform", "norm", "attention", "idf"] = "uniform"
+    """How much mass a token has: the same for all; in proportion to the length of its vector; what attention with the
+    sentence's mean as its query pays it; or in proportion to its inverse document frequency among the training
+    sentences of its language."""
     rho: PositiveFloat | None = None
     """Unbalanced: marginals are pulled by a penalty of this strength, in units of the cosine distance."""
     mass: Annotated[float, Field(gt=0.0, le=1.0)] | None = None

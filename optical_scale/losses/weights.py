@@ -4,10 +4,14 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from optical_scale.batch import TokenStates
 
-Weighting = Literal["uniform", "norm", "idf"]
+Weighting = Literal["uniform", "norm", "attention", "idf"]
+
+_SHARPNESS = 0.2
+"""Divides the cosines before the softmax of "attention"; the largest share is then some ten times the smallest."""
 
 
 def token_weights(states: TokenStates, kind: Weighting, mask_BT: Tensor) -> Tensor | None:
@@ -16,7 +20,9 @@ def token_weights(states: TokenStates, kind: Weighting, mask_BT: Tensor) -> Tens
     Args:
         states: the token states.
         kind: "norm" in proportion to the length of a token's vector (as in Yokoi et al. 2020, arXiv 2004.15003), "idf"
-            to its inverse document frequency (as in Zhao et al. 2019, arXiv 1909.02622), "uniform" the same for all.
+            to its inverse document frequency (as in Zhao et al. 2019, arXiv 1909.02622), "attention" what a single head
+            pays whose query is the sentence: a softmax of cosines with the mean of its tokens, "uniform" the same for
+            all.
         mask_BT: bool, tokens that count.
 
     Returns:
@@ -26,6 +32,11 @@ def token_weights(states: TokenStates, kind: Weighting, mask_BT: Tensor) -> Tens
     x_BTD = x_BTD if x_BTD.dtype == torch.float64 else x_BTD.float()
     if kind == "norm":
         weight_BT = torch.linalg.vector_norm(x_BTD, dim=-1)
+    elif kind == "attention":
+        # Filled first, because what padding holds must not reach the mean.
+        unit_BTD = functional.normalize(x_BTD.masked_fill(~mask_BT.unsqueeze(-1), 0.0), dim=-1)
+        query_BD1 = functional.normalize(unit_BTD.sum(1), dim=-1).unsqueeze(-1)
+        weight_BT = ((unit_BTD @ query_BD1).squeeze(-1) / _SHARPNESS).exp()  # at most e^5, so no maximum to subtract
     elif kind == "idf" and states.idf_BT is not None:
         weight_BT = states.idf_BT.to(x_BTD)
     else:

@@ -98,6 +98,7 @@ def _plan(objective: schema.OptimalTransport) -> str:
         {
             "uniform": "",
             "norm": "between masses in proportion to token lengths",
+            "attention": "between masses by the sentence's attention",
             "idf": "between masses in proportion to inverse document frequency",
         }[objective.marginals],
     ]

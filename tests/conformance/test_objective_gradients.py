@@ -21,6 +21,7 @@ MODES = {
     "relative": {"epsilon": 0.8, "epsilon_mode": "relative"},
     "annealed": {"anneal": [8.0, 4.0, 2.0]},
     "norm": {"marginals": "norm"},
+    "attention": {"marginals": "attention"},
     "idf": {"marginals": "idf"},
     "unbalanced": {"rho": 0.3},
     "partial": {"mass": 0.6},
@@ -63,7 +64,10 @@ def costs(teacher, student, order=0.0):
 
 
 def masses(side, how):
-    of_BT = {"norm": side.x_BTD.norm(dim=-1), "idf": side.idf_BT.double()}.get(how, torch.ones(()))
+    unit_BTD = torch.nn.functional.normalize(side.x_BTD, dim=-1) * side.mask_BT.unsqueeze(-1)
+    attention_BT = torch.cosine_similarity(unit_BTD, unit_BTD.sum(1, keepdim=True), dim=-1).div(0.2).exp()
+    known = {"norm": side.x_BTD.norm(dim=-1), "idf": side.idf_BT.double(), "attention": attention_BT}
+    of_BT = known.get(how, torch.ones(()))
     weight_BT = of_BT * side.mask_BT.double()
     return weight_BT / weight_BT.sum(1, keepdim=True)
 

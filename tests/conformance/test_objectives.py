@@ -29,6 +29,7 @@ OBJECTIVES = {
     "debiased": {"name": "optimal_transport", "epsilon": 0.1, "iterations": 40, "debias": True},
     "debiased_relative": {"name": "optimal_transport", "epsilon": 0.5, "epsilon_mode": "relative", "debias": True},
     "norm_marginals": {"name": "optimal_transport", "epsilon": 0.05, "iterations": 40, "marginals": "norm"},
+    "attention_marginals": {"name": "optimal_transport", "epsilon": 0.05, "iterations": 40, "marginals": "attention"},
     "idf_marginals": {"name": "optimal_transport", "epsilon": 0.05, "iterations": 40, "marginals": "idf"},
     "unbalanced": {"name": "optimal_transport", "epsilon": 0.05, "iterations": 40, "rho": 0.5},
     "partial": {"name": "optimal_transport", "epsilon": 0.1, "iterations": 40, "mass": 0.8},
