@@ -33,7 +33,7 @@ def test_shares_are_in_proportion_and_sum_to_one():
 def test_attention_is_a_softmax_of_cosines_with_the_sentence():
     batch = states()
     attention_BT = token_weights(batch, "attention", batch.mask_BT)
-    # Unit vectors (0.6, 0.8) and (0, 1), whose mean points to (0.6, 1.8); two orthogonal ones are equally near to theirs.
+    # Unit vectors (0.6, 0.8) and (0, 1), whose mean points to (0.6, 1.8); two orthogonal ones are equally near theirs.
     cosines = torch.tensor([0.6 * 0.6 + 0.8 * 1.8, 1.8]) / 3.6**0.5
     expected = torch.tensor([[*torch.softmax(cosines / 0.2, 0), 0.0], [0.5, 0.5, 0.0]])
     torch.testing.assert_close(attention_BT, expected)
