@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig
 
 from optical_scale.backbones.packing import packed_states, prepare_packing
-from optical_scale.backbones.readout import TEXT, Pooled, Readout, pooled_over, readout_of, vectors_of_layers
+from optical_scale.backbones.readout import (
+    TEXT,
+    Pooled,
+    Readout,
+    pooled_over,
+    readout_of,
+    vectors_of_layers,
+    width_of,
+)
 from optical_scale.batch import PatchBatch, TokenBatch, TokenStates
 from optical_scale.errors import ConfigError
 from optical_scale.runtime.files import write_json
@@ -74,6 +82,19 @@ class EncoderContract:
         return contract
 
 
+def check_layers(layers: Sequence[int], most: int, whose: str) -> None:
+    """Whether a network of ``most`` layers has ``layers``; ``whose`` names it in the error.
+
+    Raises:
+        ConfigError: one is not there.
+    """
+    if wrong := [number for number in layers if not 0 <= number <= most]:
+        raise ConfigError(
+            f"objective: `layers` of a part asks for layer {wrong[0]} of {whose}, which has {most}; expected 0 "
+            f"(embeddings) to {most}"
+        )
+
+
 class Encoder(nn.Module):
     """Backbone and head. Its forward takes and returns plain tensors, which ZeRO-3's module hooks understand."""
 
@@ -103,13 +124,14 @@ class Encoder(nn.Module):
             whose: this encoder in the words of an error.
 
         Raises:
-            ConfigError: the backbone has no such layer.
+            ConfigError: the backbone has no such layer, or its inner layers have another width than its output.
         """
-        most = int(self.backbone.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
-        if wrong := [number for number in layers if not 0 <= number <= most]:
+        config: Any = self.backbone.config
+        check_layers(layers, int(config.num_hidden_layers), whose)
+        if layers and width_of(config) != config.hidden_size:
             raise ConfigError(
-                f"objective: `layers` of a part asks for layer {wrong[0]} of {whose}, which has {most}; expected 0 "
-                f"(embeddings) to {most}"
+                f"objective: `layers` of a part asks for inner layers of {whose}, whose vectors have "
+                f"{config.hidden_size} numbers and those of its output {width_of(config)}; compare outputs only"
             )
         self.layers = tuple(layers)
 

@@ -10,7 +10,8 @@ EPILOG = """examples:
   optical-scale train configs/distill/multi30k_minilm.yaml teacher.cache.folder=caches/minilm
 
 Training with a cache loads no teacher. Other objectives, students, seeds and languages paired with the same English
-texts read the same cache; another teacher, tokenizer or limit is refused.
+texts read the same cache; another teacher, tokenizer or limit is refused. Inner layers are kept where the objective
+compares them, and those of teacher.cache.layers=[2,4] for objectives to come.
 """
 
 

@@ -23,6 +23,7 @@ _MAY_CHANGE = (
     "stream.faults",
     "stream.cache",
     "teacher.engine",
+    "teacher.cache.layers",
     "student.engine.zero_stage",
     "student.engine.activation_checkpointing",
     "student.engine.packed",

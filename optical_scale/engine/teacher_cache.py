@@ -5,8 +5,8 @@ serves all languages that are paired with it. The folder::
 
     manifest.json       what the states were made of and how exact they are; written last
     index.npy           rows high, low (hash of the ids), start, tokens, part; a column per text, ascending by hash
-    states-00000.bin    token vectors of the texts that rank 0 encoded, one after the other; a token's inner layers, if
-                        they are kept, behind its output
+    states-00000.bin    token vectors of the texts that rank 0 encoded, one text after the other: all of its output,
+                        then all of each inner layer that is kept
     scales-00000.bin    int8 only: the factor of each vector
 
 Readers map the files into memory, so that all processes of a machine share what its page cache holds.
@@ -62,12 +62,12 @@ class CacheWriter:
         self._known.add(digest)
         return known
 
-    def add(self, ids_T: NDArray[np.int32], x_TVD: Tensor) -> None:
-        """Store the vectors of one text, (tokens, 1 + inner layers, width)."""
-        stored, scale_TV1 = _pack(x_TVD, self.precision)
+    def add(self, ids_T: NDArray[np.int32], x_VTD: Tensor) -> None:
+        """Store the vectors of one text, (1 + inner layers, tokens, width)."""
+        stored, scale_VT1 = _pack(x_VTD, self.precision)
         self._states.write(stored.tobytes())
         if self._scales is not None:
-            self._scales.write(scale_TV1.tobytes())
+            self._scales.write(scale_VT1.tobytes())
         high, low = _key(ids_T)
         self._rows.append(np.array([(high, low, self._start, len(ids_T), self._part)], _ROW))
         self._start += len(ids_T)
@@ -96,7 +96,7 @@ def finish_cache(
         precision: how vectors are stored.
         width: of the vectors.
         errors: measured by storing, for people to read.
-        layers: numbers of the inner layers, in the order of each token's vectors.
+        layers: numbers of the inner layers, in the order of a text's vectors.
     """
     parts = sorted(folder.glob("index-*.npy"))
     rows = np.concatenate([np.load(path) for path in parts])
@@ -152,10 +152,11 @@ class CachedTeacher:
             )
         kept: list[int] = manifest.get("layers", [])
         if missing := sorted(set(layers) - set(kept)):
+            holds = f"the output and the inner layers {kept}" if kept else "the output only"
+            more = f" and teacher.cache.layers='{kept}', which other runs may read" if kept else ""
             raise EngineError(
-                f"teacher.cache: {folder} holds the output and the inner layers {kept}, and the objective compares "
-                f"layer {missing[0]}; delete it and run `optical-scale cache` anew with this configuration, or with "
-                f"teacher.cache.layers='{sorted({*kept, *missing})}'"
+                f"teacher.cache: {folder} holds {holds}, and the objective compares layer {missing[0]}; delete it and "
+                f"run `optical-scale cache` anew with this configuration{more}, or give another folder"
             )
         self.layers = tuple(layers)
         self._vectors = 1 + len(kept)
@@ -193,11 +194,12 @@ class CachedTeacher:
                 f"teacher.cache: {self.folder} has no states for a text of {len(ids_T)} tokens (ids "
                 f"{ids_T[:8].tolist()} …): it was written for other data. Delete it and run `optical-scale cache` anew"
             )
-        states_NVD, scales_NV = self._open(int(self._part[at]))
-        start, stop = int(self._start[at]), int(self._start[at]) + int(self._tokens[at])
+        states_ND, scales_N = self._open(int(self._part[at]))
+        first, tokens = int(self._start[at]) * self._vectors, int(self._tokens[at])
         for x_TD, place in zip(x_VTD, self._places, strict=True):
-            scale_T = None if scales_NV is None else scales_NV[start:stop, place]
-            x_TD[: len(ids_T)] = _unpack(states_NVD[start:stop, place], scale_T, self._precision)
+            rows = slice(first + place * tokens, first + (place + 1) * tokens)
+            scale_T = None if scales_N is None else scales_N[rows]
+            x_TD[: len(ids_T)] = _unpack(states_ND[rows], scale_T, self._precision)
 
     def _open(self, part: int) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
         if part not in self._files:
@@ -205,8 +207,7 @@ class CachedTeacher:
             scales = None
             if self._precision == "int8":
                 scales = np.memmap(self.folder / f"scales-{part:05d}.bin", np.float32, "r")
-            shaped = None if scales is None else scales.reshape(-1, self._vectors)
-            self._files[part] = flat.reshape(-1, self._vectors, self.width), shaped
+            self._files[part] = flat.reshape(-1, self.width), scales
         return self._files[part]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from optical_scale.backbones.encoder import Encoder
+from optical_scale.backbones.encoder import Encoder, check_layers
 from optical_scale.config.deepspeed import accumulation, derive_student
 from optical_scale.config.run import TrainConfig
 from optical_scale.engine.disk import require_space
@@ -14,7 +14,7 @@ from optical_scale.engine.ops import require_file_op
 from optical_scale.engine.student import StudentEngine
 from optical_scale.engine.teacher import Teacher
 from optical_scale.engine.teacher_cache import CachedTeacher
-from optical_scale.recipes.build_inputs import Prepare, readout_of_teacher, reads_passages
+from optical_scale.recipes.build_inputs import Prepare, depth_of_teacher, readout_of_teacher, reads_passages
 from optical_scale.recipes.build_models import (
     bitext_of,
     empty_encoder,
@@ -91,6 +91,8 @@ def build_teacher(config: TrainConfig, device: torch.device) -> tuple[Teacher | 
         return None, None
     prepare = reads_passages(config.teacher.backbone)
     if config.teacher.cache is not None:
+        # Before the cache is looked into, whose words would be to write it anew with a layer that no network has.
+        check_layers(config.teacher_layers, depth_of_teacher(config.teacher), "the teacher")
         readout = readout_of_teacher(config.teacher)
         found = fingerprint(config)
         return CachedTeacher(config.teacher.cache.folder, found, device, readout, config.teacher_layers), prepare

@@ -62,6 +62,15 @@ def readout_of_teacher(config: Teacher) -> Readout:
     return readout_of(network_config(config.backbone.pretrained, config.backbone.kind))
 
 
+def depth_of_teacher(config: Teacher) -> int:
+    """Layers of a teacher from a folder."""
+    backbone = config.backbone
+    assert backbone.pretrained is not None, "the schema demands weights for a cache"
+    assert isinstance(backbone, TextBackbone), "the schema demands it of a cache"
+    network: Any = network_config(backbone.pretrained, backbone.kind)
+    return int(network.num_hidden_layers) if backbone.layers is None else len(backbone.layers)
+
+
 def model_type(config: Backbone) -> str:
     """Transformers' name of a network's kind."""
     if config.architecture is not None:

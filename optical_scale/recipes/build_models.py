@@ -136,7 +136,8 @@ def live_teacher(
     if config.teacher.engine.packed:
         encoder.pack()
     if layers := config.cached_layers or config.teacher_layers:
-        encoder.expose(layers, "the teacher")
+        also = " (or teacher.cache.layers does)" if config.cached_layers else ""
+        encoder.expose(layers, f"the teacher{also}")
     return engine.TeacherEngine(encoder, derived, device)
 
 

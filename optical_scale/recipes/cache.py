@@ -4,6 +4,7 @@ import itertools
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from optical_scale.config.evaluations import BitextRetrieval, EntityRetrieval, G
 from optical_scale.config.run import Teacher, TeacherCache, TrainConfig
 from optical_scale.engine.start import finish, start
 from optical_scale.engine.teacher import TeacherEngine
-from optical_scale.engine.teacher_cache import CachedTeacher, CacheWriter, Precision, finish_cache, stored_and_read
+from optical_scale.engine.teacher_cache import CachedTeacher, CacheWriter, finish_cache, stored_and_read
 from optical_scale.errors import ConfigError, EngineError
 from optical_scale.recipes.build_evaluations import bitext, captioned_images
 from optical_scale.recipes.build_inputs import teachers_side, text_tokenizer
@@ -55,6 +56,7 @@ def cache(config: TrainConfig) -> Path:
     english, passages = teachers_side(config), text_tokenizer(teacher.backbone).for_passages()
     assert isinstance(english, TextTokenizer), "of the same backbone"
     engine = live_teacher(config, passages, device)
+    logger.info("keeping the output%s", f" and the inner layers {config.cached_layers}" if config.cached_layers else "")
     with ExitStack() as stack:
         folder = _folder_of_ranks(where.folder, world, stack)
         writer = CacheWriter(folder, world.rank, where.precision)
@@ -190,8 +192,9 @@ def _encode(batches: Iterator[list[Row]], engine: TeacherEngine, tokenize: TextT
         # Nothing collective happens in here, so that a rank that fails takes the others along.
         with agree_on_errors("encoding for the cache", engine.device):
             if batch is not None and states is not None:
-                for row, x_TVD in zip(batch, torch.stack([states.x_BTD, *states.layers.values()], 2), strict=True):
-                    writer.add(_ids(row), x_TVD[: len(row)])
+                for place, row in enumerate(batch):
+                    every = [x_BTD[place, : len(row)] for x_BTD in (states.x_BTD, *states.layers.values())]
+                    writer.add(_ids(row), torch.stack(every))
             batch = next(batches, None)
         if not any_rank(batch is not None, engine.device):
             break
@@ -211,21 +214,16 @@ def _errors(
     """What storing costs, on the first texts: of the vectors, and of the transport cost between neighbouring texts."""
     texts = [text for text in itertools.islice(_texts(config, World()), 1 + BATCH) if text]
     live = engine.encode(tokenize(texts))
-    kept = TokenStates(
-        torch.stack([stored_and_read(x_TD, where.precision) for x_TD in live.x_BTD]).to(engine.device),
-        live.mask_BT,
-        live.attention_BT,
-    )
-    exact, approximate = _transport(live, live), _transport(kept, live)
-    stored = {"vectors": live.x_BTD} | {f"vectors of layer {number}": x_BTD for number, x_BTD in live.layers.items()}
-    return {
-        **{name: _relative_error(x_BTD[live.attention_BT].float(), where.precision) for name, x_BTD in stored.items()},
-        "transport cost": float(((approximate - exact) / exact).abs().max()),
-    }
-
-
-def _relative_error(x_ND: torch.Tensor, precision: Precision) -> float:
-    return float((stored_and_read(x_ND, precision).to(x_ND) - x_ND).norm() / x_ND.norm())
+    errors = {}
+    for number in (None, *live.layers):
+        exact, of = live.at_layer(number), "" if number is None else f" of layer {number}"
+        kept = [stored_and_read(x_TD, where.precision) for x_TD in exact.x_BTD]
+        read = replace(exact, x_BTD=torch.stack(kept).to(engine.device))
+        x_ND, difference_ND = (x_BTD[live.attention_BT] for x_BTD in (exact.x_BTD.float(), read.x_BTD - exact.x_BTD))
+        cost, approximate = _transport(exact, exact), _transport(read, exact)
+        errors[f"vectors{of}"] = float(difference_ND.norm() / x_ND.norm())
+        errors[f"transport cost{of}"] = float(((approximate - cost) / cost).abs().max())
+    return errors
 
 
 def _transport(teacher: TokenStates, neighbours: TokenStates) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """A run that reads its teacher from disk follows the run that asks the network: `optical-scale cache`, then `train`."""
 
+import json
 import sys
 
 import pytest
@@ -63,6 +64,12 @@ def test_cached_and_live_teacher_give_the_same_run(workshop):
     deeper = "objective.parts.1.layers.teacher=2"
     (output,) = finish(start([*TRAIN, cached, f"run={workshop.folder / 'odd'}", deeper]), status=2)
     assert "the inner layers [1], and the objective compares layer 2" in output
+    (output,) = finish(start([*TRAIN, cached, f"run={workshop.folder / 'odd'}", deeper.replace("2", "9")]), status=2)
+    assert "asks for layer 9 of the teacher, which has 2" in output
+    (output,) = finish(start([*CACHE, cached, "teacher.cache.folder=none", "teacher.cache.layers=[9]"]), status=2)
+    assert "layer 9 of the teacher (or teacher.cache.layers does), which has 2" in output
+    errors = json.loads((workshop.folder / "states" / "manifest.json").read_text())["errors"]
+    assert errors == dict.fromkeys([f"{n}{of}" for of in ("", " of layer 1") for n in ("vectors", "transport cost")], 0)
 
     (output,) = finish(start([*CACHE, cached]), status=2)
     assert "already exists" in output

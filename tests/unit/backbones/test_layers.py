@@ -75,3 +75,10 @@ def test_states_know_the_layers_of_texts_and_of_images():
 def test_a_layer_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match=r"layer 3 of the teacher, which has 2; expected 0 .* to 2"):
         encoder("bert").expose([1, 3], "the teacher")
+
+
+def test_inner_layers_of_another_width_than_the_output_are_refused():
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = {"model_type": "siglip_text_model", "vocab_size": 50, "max_position_embeddings": 12, "projection_size": 16}
+    with pytest.raises(ConfigError, match="32 numbers and those of its output 16; compare outputs only"):
+        Encoder(build_backbone(sizes | text), 16, None).expose([1], "the teacher")

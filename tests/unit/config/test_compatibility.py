@@ -85,3 +85,10 @@ def test_every_difference_is_named():
 def test_a_longer_name_is_not_an_allowed_one():
     with pytest.raises(ResumeError, match="runner: was 1, is 2"):
         check_resumable({"run": "a", "runner": 1}, {"run": "b", "runner": 2})
+
+
+def test_a_cache_may_be_asked_for_more_layers():
+    narrow, wide = (changed("teacher.cache", {"folder": "c", "layers": layers}) for layers in ([], [1]))
+    check_resumable(narrow, wide)
+    with pytest.raises(ResumeError, match=r"teacher\.cache\.folder: was 'c', is 'd'"):
+        check_resumable(narrow, changed("teacher.cache", {"folder": "d"}))

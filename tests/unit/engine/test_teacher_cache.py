@@ -23,7 +23,7 @@ def write(folder, precision, parts, layers=()):
         writer = CacheWriter(folder, rank, precision)
         for ids in texts:
             if not writer.knows(np.array(ids, np.int32)):
-                writer.add(np.array(ids, np.int32), torch.stack([states(ids, n) for n in (0, *layers)], 1))
+                writer.add(np.array(ids, np.int32), torch.stack([states(ids, n) for n in (0, *layers)]))
         writer.close()
     finish_cache(folder, FINGERPRINT, precision, WIDTH, {}, layers)
     return folder
@@ -58,17 +58,24 @@ def test_reads_the_inner_layers_that_are_asked_for(tmp_path, precision):
         for x_BTD, layer in ((found.x_BTD, 0), (found.layers[4], 4)):
             expected = stored_and_read(states(ids, layer), precision)
             torch.testing.assert_close(x_BTD[row, : len(ids)], expected, rtol=0, atol=0)
-    with pytest.raises(EngineError, match=r"inner layers \[1, 4\], and the objective compares layer 2"):
+    missing = (
+        r"inner layers \[1, 4\], and the objective compares layer 2; .* teacher.cache.layers='\[1, 4\]', which other"
+    )
+    with pytest.raises(EngineError, match=missing):
         CachedTeacher(tmp_path, FINGERPRINT, torch.device("cpu"), layers=[1, 2])
+    write(tmp_path, precision, [[[1, 2, 3]]])
+    with pytest.raises(EngineError, match="holds the output only, and the objective compares layer 3"):
+        CachedTeacher(tmp_path, FINGERPRINT, torch.device("cpu"), layers=[3])
 
 
-def test_caches_from_before_inner_layers_are_read(tmp_path):
-    write(tmp_path, "float32", [[[1, 2]]])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_caches_from_before_inner_layers_are_read(tmp_path, precision):
+    write(tmp_path, precision, [[[1, 2]]])
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     del manifest["layers"]
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
     found = CachedTeacher(tmp_path, FINGERPRINT, torch.device("cpu")).encode(batch([1, 2]))
-    torch.testing.assert_close(found.x_BTD[0], states([1, 2]))
+    torch.testing.assert_close(found.x_BTD[0], stored_and_read(states([1, 2]), precision), rtol=0, atol=0)
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"format": 3}))
     with pytest.raises(EngineError, match="has format 3, expected 2"):
         CachedTeacher(tmp_path, FINGERPRINT, torch.device("cpu"))
