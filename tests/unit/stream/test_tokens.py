@@ -1,13 +1,11 @@
 """Stored token ids: the same batches, and nothing stale or damaged."""
 
-import json
 import pickle
 import re
 
 import numpy as np
 import pytest
 
-from optical_scale.cli.main import main
 from optical_scale.config.loading import load
 from optical_scale.config.run import TrainConfig
 from optical_scale.errors import ConfigError, StreamError
@@ -125,13 +123,7 @@ def test_damaged_ids_are_refused_when_they_are_read(workshop, damage):
         [stream.take(step) for step in range(12)]
 
 
-def test_the_verb_with_several_processes(workshop, capsys, monkeypatch):
-    monkeypatch.setattr(tokens, "PART", 65_536)  # processes of their own see no other
-    path = str(workshop.config("a"))
-    assert main(["tokenize", path, f"stream.tokens={workshop.folder / 'ids'}", "--processes", "2"]) == 0
-    assert "96 pairs tokenised" in capsys.readouterr().out
-    facts = json.loads((workshop.folder / "ids" / "tiny-de" / "tokens.json").read_text())
-    assert (facts["pairs"], len(facts["checksums"])) == (48, 1)
+def test_a_configuration_without_a_folder_is_refused(workshop):
     with pytest.raises(ConfigError, match="tokens is not set"):
         tokenize(config(workshop, False))
 
