@@ -8,7 +8,7 @@ Writes text files, shards and tokenizers for eight settings:
   line 600 on its lines are not those of the English file (their lengths correlate by 0.04 to 0.34, where the other
   languages have 0.96), and a student scores 0.07 where it has 0.65 in the others;
 - ``somali`` and ``bible``: see the functions; ``swahili``: the first 1,500 pairs of LAFAND-MT, and the first 400 of its
-  development part, held back from all choices but the last (docs/study_recipe.md);
+  development part, late in taking part in choices (docs/study_recipe.md);
 - ``captions``: Multi30k in German, French, Czech and Portuguese with 1,500 pairs each, and in Bodo, Guarani, Quechua
   and Aymara with 300 each; the first 400 lines of its validation part are validation. (Portuguese and the last four
   come from extensions of Multi30k; Guarani, Quechua and Aymara are machine-made.)
@@ -82,7 +82,7 @@ def somali(data: Path, folder: Path) -> list[str]:
 
 
 def swahili(data: Path, folder: Path) -> list[str]:
-    """LAFAND-MT's Swahili, held back from all choices of the recipe but the last."""
+    """LAFAND-MT's Swahili, the beginning of its training part and of its development part."""
     for part, name, count in (("train", "train", 1500), ("dev", "validation", VALIDATION)):
         english, other = (lines(data / "lafand-mt" / "en-swa" / f"{part}.{side}")[:count] for side in ("en", "swa"))
         write_pair(folder, name, "sw", english, other)
