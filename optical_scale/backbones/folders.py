@@ -2,7 +2,8 @@
 
 sentence-transformers and PyLate list their modules in ``modules.json``: a Transformer, in the folder itself or in a
 subfolder, then pooling, Dense and normalisation. Pooling by the mean and one linear Dense commute, so token vectors
-after the head, averaged, are the library's embedding.
+after the head, averaged, are the library's embedding. Checkpoints of ColBERT itself (Khattab and Zaharia 2020, arXiv
+2004.12832) have their settings in ``artifact.metadata`` and the linear map among the network's weights.
 """
 
 import json
@@ -19,6 +20,7 @@ from optical_scale.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
+_COLBERT_MARKERS = {"query": "[unused0]", "doc": "[unused1]"}
 _LINEAR = ("torch.nn.modules.linear.Identity", "torch.nn.Identity")
 
 
@@ -31,15 +33,17 @@ def backbone_folder(folder: Path) -> Path:
 
 
 def read_contract(folder: Path) -> EncoderContract | None:
-    """The contract of a complete encoder: ``encoder.json``, or what ``modules.json`` says; None for a bare backbone.
+    """The contract of a complete encoder: ``encoder.json``, or what another library says; None for a bare backbone.
 
     Raises:
         ConfigError: modules that a linear map of token vectors cannot stand for.
     """
     own = EncoderContract.read(folder)
     modules = list_modules(folder)
-    if own is not None or not modules:
+    if own is not None:
         return own
+    if not modules:
+        return _colbert(folder)
     dense = [(path, _json(path / "config.json")) for path, kind in modules if kind == "Dense"]
     curved = [values["activation_function"] for _, values in dense if values.get("activation_function") not in _LINEAR]
     if len(dense) > 1 or curved or any(values.get("use_residual") for _, values in dense):
@@ -62,10 +66,32 @@ def read_contract(folder: Path) -> EncoderContract | None:
     if dense:
         values = dense[0][1]
         head = {"in": values["in_features"], "out": values["out_features"], "bias": values.get("bias", True)}
-    # Several prompts, as for queries and passages, leave the choice to the configuration.
+    # Several prompts, as for queries and passages, leave the choice to the configuration; PyLate's markers do not.
     prefix = prompts.pop() if len(prompts) == 1 else ""
+    markers = settings.get("query_prefix") or "", settings.get("document_prefix") or ""
+    if any(markers):
+        prefix = markers[0]
+    if settings.get("do_query_expansion"):
+        _warn_of_expansion(folder)
     masked = set(string.punctuation) <= set(settings.get("skiplist_words") or ())
-    return EncoderContract("text", int(limit or 0), prefix, head, mask_rule=MASK_RULES[masked])
+    passages = markers[1] if any(markers) else None
+    return EncoderContract("text", int(limit or 0), prefix, head, mask_rule=MASK_RULES[masked], passage_prefix=passages)
+
+
+def _colbert(folder: Path) -> EncoderContract | None:
+    """Of a checkpoint of ColBERT; its markers are tokens of the vocabulary behind the first one."""
+    settings = _json(folder / "artifact.metadata")
+    if not settings:
+        return None
+    query, document = (f"{settings.get(f'{side}_token_id', token)} " for side, token in _COLBERT_MARKERS.items())
+    _warn_of_expansion(folder)
+    mask_rule = MASK_RULES[bool(settings.get("mask_punctuation", True))]
+    limit = int(settings.get("doc_maxlen") or 0)
+    return EncoderContract("text", limit, query, mask_rule=mask_rule, passage_prefix=document)
+
+
+def _warn_of_expansion(folder: Path) -> None:
+    logger.warning("%s was trained with queries filled up by mask tokens; here they are as long as they are", folder)
 
 
 def list_modules(folder: Path) -> list[tuple[Path, str]]:

@@ -76,11 +76,15 @@ class Pretrained:
             table.weight = nn.Parameter(self._read(table.weight, torch.float32))
 
     def projection(self) -> Tensor | None:
-        """The matrix (out, in) by which CLIP maps the vectors of this tower into the space of both; None elsewhere."""
+        """The matrix (out, in) that CLIP and ColBERT put behind this network; None elsewhere.
+
+        CLIP's maps the vectors of a tower into the space of both, ColBERT's those of tokens to fewer numbers.
+        """
         name = {"clip_vision_model": "visual_projection.weight", "clip_text_model": "text_projection.weight"}.get(
-            self.model.config.model_type  # type: ignore[union-attr, arg-type]
+            self.model.config.model_type,  # type: ignore[union-attr, arg-type]
+            "linear.weight",
         )
-        if name is None or name not in self._files:
+        if name not in self._files:
             return None
         with safe_open(self._files[name], framework="pt") as file:
             matrix: Tensor = file.get_tensor(name).float()

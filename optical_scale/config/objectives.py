@@ -237,7 +237,7 @@ class Layers(Schema):
     """Layers that an objective compares: 0 are the embeddings, n is what layer n, from 1, puts out, null the output."""
 
     teacher: NonNegativeInt | None = None
-    """Layer of the teacher; null with a cached teacher."""
+    """Layer of the teacher; a cache has to keep it."""
     student: NonNegativeInt | None = None
     """Layer of the student, counted after `layers` of its backbone has chosen."""
 

@@ -301,15 +301,14 @@ def _with_head(backbone: object, head: int | None, bias: bool = False) -> Encode
 def _finished(folder: Path, config: Backbone, backbone: object, projection: torch.Tensor | None) -> Encoder:
     """An encoder from a complete folder: the head, if any, is the one that was trained with it."""
     contract = read_contract(folder)
-    if contract is None:
+    if contract is not None:
+        _check_contract(folder, config, contract)
+    if contract is None or contract.head is None:
         own = None if projection is None else len(projection)
         encoder = _with_head(backbone, config.head or own)
         if projection is not None and encoder.width == own:
             encoder.head.load_state_dict({"weight": projection})
         return encoder
-    _check_contract(folder, config, contract)
-    if contract.head is None:
-        return _with_head(backbone, config.head)
     encoder = _with_head(backbone, contract.head["out"], contract.head["bias"])
     load_head(encoder, folder)
     return encoder
@@ -320,15 +319,13 @@ def _check_contract(folder: Path, config: Backbone, contract: EncoderContract) -
     own = EncoderContract.read(folder) is not None
     if contract.kind != config.kind:
         raise ConfigError(f"backbone.pretrained: {folder} holds a {contract.kind} encoder; expected kind {config.kind}")
-    if isinstance(config, TextBackbone) and config.prefix != contract.prefix and (own or contract.prefix):
-        raise ConfigError(
-            f"backbone.prefix: {folder} was trained with prefix {contract.prefix!r}, found {config.prefix!r}; set it so"
-        )
-    if own and isinstance(config, TextBackbone) and config.passage_prefix != contract.passage_prefix:
-        raise ConfigError(
-            f"backbone.passage_prefix: {folder} was trained with {contract.passage_prefix!r}, found "
-            f"{config.passage_prefix!r}; set it so"
-        )
+    if isinstance(config, TextBackbone):
+        for name in ("prefix", "passage_prefix"):
+            trained, found = getattr(contract, name), getattr(config, name)
+            if trained != found and (own or trained):
+                raise ConfigError(
+                    f"backbone.{name}: {folder} was trained with {name} {trained!r}, found {found!r}; set it so"
+                )
     if isinstance(config, TextBackbone) and config.mask_punctuation != contract.mask_punctuation:
         trained, found = (str(rule).lower() for rule in (contract.mask_punctuation, config.mask_punctuation))
         if own:

@@ -1,5 +1,7 @@
 """What every objective must do that learns from negatives of queries, on random token states of uneven lengths."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -136,6 +138,33 @@ def test_everything_that_is_compared_learns(name):
     for gradient in gradients:
         assert gradient.isfinite().all()
     assert gradients[2].abs().sum((1, 2)).min() > 0, "a negative without gradient"
+
+
+def own_score(query, passage, how):
+    """Of one text and another by the definition, in [-1, 1]."""
+    if how == "dense":
+        return (query.pooled() @ passage.pooled().T).squeeze()
+    cosines_MN = query.normalized()[0, query.mask_BT[0]] @ passage.normalized()[0, passage.mask_BT[0]].T
+    return cosines_MN.max(1).values.mean()
+
+
+@every_separable
+def test_the_minimum_is_where_the_student_scores_as_recorded(name):
+    teacher, student, negatives, known = whole()
+    options = LISTS[name]
+    scale = options.get("score_temperature", 1.0) / options["temperature"]
+    pairs = [(student.part(slice(row, row + 1)), teacher.part(slice(row, row + 1))) for row in range(B)]
+    lists = [(pairs[row][0], negatives.part(slice(at, at + 1))) for at, row in enumerate(OWNERS)]
+    own_B, own_R = (
+        torch.stack([own_score(query, passage, options.get("scores")) for query, passage in some])
+        for some in (pairs, lists)
+    )
+    same = replace(known, scores_B=3.0 + scale * own_B, scores_R=3.0 + scale * own_R)
+    output, gradients = loss_of(name, (teacher, student, negatives, same))
+    assert output.sum.item() == pytest.approx(0.0, abs=1e-5)
+    assert max(gradient.abs().max() for gradient in gradients) < 1e-3
+    other, _ = loss_of(name, (teacher, student, negatives, known))
+    assert other.sum > 0.1
 
 
 @every_separable

@@ -40,14 +40,31 @@ def config(workshop, name, cache=None):
     )
 
 
-def test_cached_and_live_teacher_give_the_same_run(workshop):
-    cache = {"folder": str(workshop.folder / "states"), "precision": "float32"}
+@pytest.fixture(scope="module")
+def live(workshop):
     finish(start([*TRAIN, config(workshop, "live")], 2))
+    return steps_of(workshop.folder / "live", "loss", "gradient_norm")
+
+
+def test_an_int8_cache_tells_an_error_that_is_small_in_the_run_too(workshop, live):
+    cached = config(workshop, "int8", {"folder": str(workshop.folder / "int8_states"), "precision": "int8"})
+    finish(start([*CACHE, cached]))
+    errors = json.loads((workshop.folder / "int8_states" / "manifest.json").read_text())["errors"]
+    assert set(errors) == {f"{name}{of}" for of in ("", " of layer 1") for name in ("vectors", "transport cost")}
+    assert all(0 < error < 0.02 for error in errors.values())
+    finish(start([*TRAIN, cached], 2))
+    for step, (loss, _) in steps_of(workshop.folder / "int8", "loss", "gradient_norm").items():
+        assert loss != live[step][0]
+        assert loss == pytest.approx(live[step][0], rel=0.02)
+
+
+def test_cached_and_live_teacher_give_the_same_run(workshop, live):
+    cache = {"folder": str(workshop.folder / "states"), "precision": "float32"}
     cached = config(workshop, "cached", cache)
     output = finish(start([*CACHE, cached], 2))
     assert cache["folder"] in output[0]
     finish(start([*TRAIN, cached], 2))
-    live, read = (steps_of(workshop.folder / name, "loss", "gradient_norm") for name in ("live", "cached"))
+    read = steps_of(workshop.folder / "cached", "loss", "gradient_norm")
     assert len(live) == 4
     for step, values in live.items():
         assert read[step] == pytest.approx(values, rel=1e-5)

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import time
 
@@ -112,6 +113,16 @@ def test_alarms_know_all_that_a_run_logs(smooth):
     config = load(TrainConfig, smooth / "config.yaml")
     assert names_logged(smooth) <= set(logged(config.objective, towers=False))
     assert set(of_objective(config.objective)) <= names_logged(smooth)
+
+
+def test_an_alarm_on_transport_stops_the_run_and_keeps_what_it_has(workshop):
+    alarms = {"after": 2, "limits": [{"metric": "effective_matches", "above": 0.5}]}  # of one match and more
+    (output,) = finish(start([*TRAIN, long_config(workshop, "alarmed", alarms=alarms)]), status=2)
+    assert re.search(r"error: step 6: effective_matches is [\d.]+, above 0\.5 for 2 logged steps in a row", output)
+    assert "Traceback" not in output
+    run = workshop.folder / "alarmed"
+    assert list(steps_of(run, "loss")) == [3, 6]
+    assert checkpoints(run) == ["step_000000", "step_000004"]
 
 
 def test_both_export_the_same_weights_without_loss(smooth, rough, tmp_path):

@@ -1,8 +1,11 @@
 import json
+import re
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional
+from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from optical_scale.backbones.encoder import model_inputs, token_states
 from optical_scale.backbones.folders import backbone_folder, read_contract
@@ -74,6 +77,57 @@ def test_transformer_in_a_subfolder_and_free_choices(transformer, tmp_path):
 def test_bare_folder_has_no_contract(transformer):
     assert backbone_folder(transformer) == transformer
     assert read_contract(transformer) is None
+
+
+MARKED = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]", "[unused1]", "the", "cat", "sits", "a", "dog"]
+
+
+@pytest.fixture
+def colbert(tmp_path):
+    """A checkpoint as ColBERT's own code writes it: BertModel as ``bert``, the map as ``linear``."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    network = BertModel(BertConfig(vocab_size=len(MARKED), **sizes), add_pooling_layer=False)
+    folder, linear_DH = tmp_path / "colbert", torch.randn(8, 32)
+    network.config.save_pretrained(folder)
+    tensors = {f"bert.{name}": value for name, value in network.state_dict().items()}
+    save_file(tensors | {"linear.weight": linear_DH}, folder / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "vocab.txt").write_text("\n".join(MARKED))
+    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(folder)
+    settings = {"query_token_id": "[unused0]", "doc_token_id": "[unused1]", "doc_maxlen": 180, "mask_punctuation": True}
+    (folder / "artifact.metadata").write_text(json.dumps(settings))
+    return folder, network.eval(), linear_DH
+
+
+@torch.no_grad()
+def test_a_checkpoint_of_colbert_has_its_map_and_says_its_markers(colbert, caplog):
+    folder, network, linear_DH = colbert
+    told = {"prefix": "[unused0] ", "passage_prefix": "[unused1] ", "mask_punctuation": True}
+    config = TextBackbone(pretrained=folder, **told)
+    passages = text_tokenizer(config).for_passages()
+    batch = passages(TEXTS)
+    states = token_states(text_encoder(config, text_tokenizer(config)).eval()(**model_inputs(batch)), batch)
+    assert batch.ids_BT[0].tolist() == [MARKED.index(p) for p in ["[CLS]", "[unused1]", "the", "cat", "sits", "[SEP]"]]
+    expected = network(batch.ids_BT, attention_mask=batch.attention_BT.long()).last_hidden_state @ linear_DH.T
+    torch.testing.assert_close(states.x_BTD, expected)
+    assert "queries filled up by mask tokens" in caplog.text
+    assert read_contract(folder).max_tokens == 180
+    for missing, trained in (("prefix", "[unused0] "), ("passage_prefix", "[unused1] ")):
+        other = TextBackbone(pretrained=folder, **{name: value for name, value in told.items() if name != missing})
+        with pytest.raises(
+            ConfigError, match=rf"backbone\.{missing}: .* was trained with {missing} '{re.escape(trained)}'"
+        ):
+            text_encoder(other, text_tokenizer(other))
+
+
+def test_pylates_markers_are_read(transformer, tmp_path, caplog):
+    save(transformer, tmp_path / "st")
+    path = tmp_path / "st" / "config_sentence_transformers.json"
+    markers = {"query_prefix": "[Q] ", "document_prefix": "[D] ", "document_length": 24}
+    path.write_text(json.dumps(json.loads(path.read_text()) | markers | {"do_query_expansion": True}))
+    contract = read_contract(tmp_path / "st")
+    assert (contract.prefix, contract.passage_prefix, contract.max_tokens) == ("[Q] ", "[D] ", 24)
+    assert "queries filled up by mask tokens" in caplog.text
 
 
 def test_modules_that_are_not_one_linear_map(transformer, tmp_path):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from optical_scale.batch import TokenStates
+from optical_scale.config import schedule
 from optical_scale.errors import EngineError
 from optical_scale.training.alarms import Alarms, Limit, finish_health, health
 
@@ -71,6 +72,20 @@ def test_it_stops_after_enough_steps_in_a_row():
         alarms.check(step, {"uniformity": value})
     with pytest.raises(EngineError, match=r"step 5: uniformity is 0, above -0\.01 for 3 logged steps.*collapsed"):
         alarms.check(5, {"uniformity": 0.0})
+
+
+def test_the_default_limits_stop_a_collapsed_student_and_no_fresh_one():
+    default = schedule.Alarms()
+    limits = [Limit(limit.metric, limit.above, limit.below) for limit in default.limits]
+    collapsed, fresh = (reported(random(), student) for student in (states(torch.ones(8, 5, 16)), random(seed=1)))
+    for limit in limits:  # each of them by itself
+        alarms = Alarms([limit], default.after)
+        for step in range(1, default.after):
+            alarms.check(step, collapsed)
+        with pytest.raises(EngineError, match=f"step {default.after}: {limit.metric} is .* the student may have coll"):
+            alarms.check(default.after, collapsed)
+        for step in range(2 * default.after):
+            alarms.check(step, fresh)
 
 
 def test_both_sides_of_a_limit():
