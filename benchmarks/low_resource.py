@@ -14,9 +14,10 @@ Writes text files, shards and tokenizers for eight settings:
   come from extensions of Multi30k; Guarani, Quechua and Aymara are machine-made.)
 - ``captions_2000`` and ``captions_29000``: Multi30k in Czech, French and German, the first 2,000 lines and all of them;
   validation is the first 400 lines of its validation part, and all 1,014.
-- ``news``: LAFAND-MT in Hausa, Igbo, Yoruba, Zulu and Twi, 3,023 to 6,856 pairs each; the first 300 lines of its
-  development part are validation. Beside it the collection ``afriqa``: questions in these languages, as their speakers
-  asked them and as people put them into English, and the English passages of Wikipedia that answer them.
+- ``news``: LAFAND-MT in Hausa, Igbo, Yoruba, Zulu and Twi, 3,023 to 6,856 lines each, of which 3,021 to 6,707 pairs
+  are left without duplicates and texts of validation; the first 300 lines of its development part are validation.
+  Beside it the collection ``afriqa``: questions in these languages, as their speakers asked them and as people put them
+  into English, and the English passages of Wikipedia that answer them.
 
 Every language of ``tico``, ``bible`` and ``captions`` has the same English validation text, so that languages differ in
 nothing else.

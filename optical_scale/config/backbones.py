@@ -13,7 +13,7 @@ class TextBackbone(Schema):
 
     kind: Literal["text"] = "text"
     pretrained: Path | None = None
-    """Folder of transformers, sentence-transformers or PyLate with safetensors weights, whose linear Dense module
+    """Folder of transformers, sentence-transformers, PyLate or ColBERT with safetensors weights, whose linear module
     becomes the head; of a CLIP or SigLIP folder its text tower, with CLIP's projection as the head. null builds the
     network of `architecture` at random."""
     architecture: dict[str, Any] | None = None
@@ -30,7 +30,7 @@ class TextBackbone(Schema):
     """Probability in all dropout layers; null keeps what the configuration says."""
     head: PositiveInt | None = None
     """Width of a linear projection after the backbone; null takes the folder's own head, and without one the width of
-    the backbone. A CLIP projection gives way to another width."""
+    the backbone. A projection of CLIP or ColBERT gives way to another width."""
     max_tokens: PositiveInt = 128
     """Longer texts are cut, special tokens included in the count."""
     prefix: str = ""

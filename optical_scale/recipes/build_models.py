@@ -77,7 +77,7 @@ def text_encoder(
         place: how pretrained weights are kept.
 
     Raises:
-        ConfigError: the folder was written with another prefix or a shorter limit than the configuration asks for,
+        ConfigError: the folder was trained with other prefixes, masks or another head than the configuration says,
             texts may be longer than the network's positions, or ``vocabulary: translate`` without bitext.
     """
     if config.architecture is not None:
@@ -121,6 +121,8 @@ def live_teacher(
 ) -> engine.TeacherEngine:
     """The frozen network itself, for training or for writing its cache; ``prepare`` makes its inputs."""
     assert config.teacher is not None
+    if config.teacher.backbone.pretrained is None:
+        logger.warning("the teacher is random and teaches nothing; give its weights by teacher.backbone.pretrained")
     derived = derive_teacher(
         config.teacher.engine,
         micro_batch_pairs=config.stream.pairs_per_step // config.stream.lanes,

@@ -120,6 +120,7 @@ def test_an_alarm_on_transport_stops_the_run_and_keeps_what_it_has(workshop):
     (output,) = finish(start([*TRAIN, long_config(workshop, "alarmed", alarms=alarms)]), status=2)
     assert re.search(r"error: step 6: effective_matches is [\d.]+, above 0\.5 for 2 logged steps in a row", output)
     assert "Traceback" not in output
+    assert "the teacher is random and teaches nothing" in output
     run = workshop.folder / "alarmed"
     assert list(steps_of(run, "loss")) == [3, 6]
     assert checkpoints(run) == ["step_000000", "step_000004"]
