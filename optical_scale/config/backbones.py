@@ -30,7 +30,8 @@ class TextBackbone(Schema):
     """Probability in all dropout layers; null keeps what the configuration says."""
     head: PositiveInt | None = None
     """Width of a linear projection after the backbone; null takes the folder's own head, and without one the width of
-    the backbone. A projection of CLIP or ColBERT gives way to another width."""
+    the backbone. A projection of CLIP or ColBERT gives way to another width. A new one is random; a teacher's stays
+    so."""
     max_tokens: PositiveInt = 128
     """Longer texts are cut, special tokens included in the count."""
     prefix: str = ""
