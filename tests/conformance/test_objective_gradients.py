@@ -130,22 +130,19 @@ def test_ipots_gradient_comes_as_near_as_its_steps_are_many():
     assert errors[1] < 0.3 * errors[0] < 0.004
 
 
-def pot_plan(cost_NM, a_N, b_M, *, rho=None, mass=None, **_):
-    """POT's solution at epsilon 0.2, unbalanced and partial ones relative to the product of the masses as here."""
+def pot_plan(cost_NM, a_N, b_M, *, epsilon=0.2, epsilon_mode="absolute", rho=None, mass=None, **_):
+    """POT's solution, unbalanced and partial ones relative to the product of the masses as here."""
+    epsilon *= cost_NM.std() if epsilon_mode == "relative" else 1.0
     reference = np.outer(a_N, b_M)
     if rho is not None:
         return ot.unbalanced.sinkhorn_unbalanced(
-            a_N, b_M, cost_NM, 0.2, rho, c=reference, numItermax=5000, stopThr=1e-14
+            a_N, b_M, cost_NM, epsilon, rho, c=reference, numItermax=5000, stopThr=1e-14
         )
     if mass is not None:
         return ot.partial.entropic_partial_wasserstein(
-            a_N, b_M, cost_NM - 0.2 * np.log(reference), 0.2, m=mass, numItermax=20000, stopThr=1e-14
+            a_N, b_M, cost_NM - epsilon * np.log(reference), epsilon, m=mass, numItermax=20000, stopThr=1e-14
         )
-    return ot.sinkhorn(a_N, b_M, cost_NM, 0.2, numItermax=5000, stopThr=1e-14)
-
-
-WITH_POT = ["balanced", "annealed", "norm", "attention", "idf", "ordered", "unbalanced", "partial"]
-WITH_POT += ["ordered and unbalanced", "idf, unbalanced", "idf, partial", "debiased", "idf, debiased"]
+    return ot.sinkhorn(a_N, b_M, cost_NM, epsilon, numItermax=20000, stopThr=1e-14)
 
 
 def with_pots_plan(teacher, student, options):
@@ -161,7 +158,7 @@ def with_pots_plan(teacher, student, options):
     return total
 
 
-@pytest.mark.parametrize("mode", WITH_POT)
+@every_mode
 def test_value_and_gradient_are_those_of_pots_plan(mode):
     teacher, student = states(N, 2), states(M, 3)
     value, gradient = loss_and_gradient(teacher, student, **MODES[mode])
