@@ -13,8 +13,6 @@ REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-# Tests start hundreds of processes, each of which would compile the project anew where an environment forbids to keep it.
-unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help install demo test check lint types imports ops pytest format schema clean
 
 help: ## this list

@@ -20,6 +20,7 @@ from optical_scale.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
+_COLBERT_FILE = "artifact.metadata"
 _COLBERT_MARKERS = {"query": "[unused0]", "doc": "[unused1]"}
 _LINEAR = ("torch.nn.modules.linear.Identity", "torch.nn.Identity")
 
@@ -80,14 +81,19 @@ def read_contract(folder: Path) -> EncoderContract | None:
 
 def _colbert(folder: Path) -> EncoderContract | None:
     """Of a checkpoint of ColBERT; its markers are tokens of the vocabulary behind the first one."""
-    settings = _json(folder / "artifact.metadata")
-    if not settings:
+    if not is_colbert(folder):
         return None
+    settings = _json(folder / _COLBERT_FILE)
     query, document = (f"{settings.get(f'{side}_token_id', token)} " for side, token in _COLBERT_MARKERS.items())
     _warn_of_expansion(folder)
     mask_rule = MASK_RULES[bool(settings.get("mask_punctuation", True))]
     limit = int(settings.get("doc_maxlen") or 0)
     return EncoderContract("text", limit, query, mask_rule=mask_rule, passage_prefix=document)
+
+
+def is_colbert(folder: Path) -> bool:
+    """Whether ColBERT's own code wrote ``folder``."""
+    return (folder / _COLBERT_FILE).is_file()
 
 
 def _warn_of_expansion(folder: Path) -> None:

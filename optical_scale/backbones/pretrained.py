@@ -20,6 +20,7 @@ from transformers.core_model_loading import WeightRenaming, rename_source_key
 from transformers.utils import logging as transformers_logging
 
 from optical_scale.backbones.encoder import pooler_option
+from optical_scale.backbones.folders import is_colbert
 from optical_scale.backbones.readout import TWO_TOWERS
 from optical_scale.backbones.skeleton import skeleton, tied_names
 from optical_scale.errors import ConfigError
@@ -79,15 +80,22 @@ class Pretrained:
         """The matrix (out, in) that CLIP and ColBERT put behind this network; None elsewhere.
 
         CLIP's maps the vectors of a tower into the space of both, ColBERT's those of tokens to fewer numbers.
+
+        Raises:
+            ConfigError: it does not fit behind the network.
         """
-        name = {"clip_vision_model": "visual_projection.weight", "clip_text_model": "text_projection.weight"}.get(
-            self.model.config.model_type,  # type: ignore[union-attr, arg-type]
-            "linear.weight",
-        )
-        if name not in self._files:
+        config: Any = self.model.config
+        names = {"clip_vision_model": "visual_projection.weight", "clip_text_model": "text_projection.weight"}
+        name = "linear.weight" if is_colbert(self.folder) else names.get(config.model_type)
+        if name is None or name not in self._files:
             return None
         with safe_open(self._files[name], framework="pt") as file:
             matrix: Tensor = file.get_tensor(name).float()
+        if matrix.ndim != 2 or matrix.shape[1] != config.hidden_size:
+            raise ConfigError(
+                f"backbone.pretrained: {name} in {self.folder} has shape {tuple(matrix.shape)}; expected "
+                f"(any, {config.hidden_size}), the width of the network. Its config.json belongs to other weights"
+            )
         return matrix
 
     def fill(self, dtype: torch.dtype = torch.float32, store: Store | None = None) -> nn.Module:

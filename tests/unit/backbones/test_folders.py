@@ -9,6 +9,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from optical_scale.backbones.encoder import model_inputs, token_states
 from optical_scale.backbones.folders import backbone_folder, read_contract
+from optical_scale.backbones.pretrained import Pretrained
 from optical_scale.config.backbones import TextBackbone
 from optical_scale.errors import ConfigError
 from optical_scale.recipes.build_inputs import text_tokenizer
@@ -118,6 +119,16 @@ def test_a_checkpoint_of_colbert_has_its_map_and_says_its_markers(colbert, caplo
             ConfigError, match=rf"backbone\.{missing}: .* was trained with {missing} '{re.escape(trained)}'"
         ):
             text_encoder(other, text_tokenizer(other))
+
+
+def test_a_map_that_does_not_fit_or_is_not_colberts(colbert):
+    folder, network, _ = colbert
+    tensors = {f"bert.{name}": value for name, value in network.state_dict().items()}
+    save_file(tensors | {"linear.weight": torch.ones(8, 31)}, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=r"linear.weight in .* has shape \(8, 31\); expected \(any, 32\)"):
+        Pretrained(folder).projection()
+    (folder / "artifact.metadata").unlink()
+    assert Pretrained(folder).projection() is None
 
 
 def test_pylates_markers_are_read(transformer, tmp_path, caplog):
