@@ -113,6 +113,11 @@ def network_config(folder: Path, kind: Literal["text", "vision"]) -> PretrainedC
         ConfigError: it is missing, or transformers does not understand it.
     """
     folder = backbone_folder(folder)
+    if not (folder / "config.json").is_file():  # of which transformers would say that a server cannot be reached
+        raise ConfigError(
+            f"backbone.pretrained: {folder} is no model folder of transformers: it has no config.json; name the folder "
+            "that holds it and the weights"
+        )
     try:
         return tower_config(AutoConfig.from_pretrained(folder, local_files_only=True), kind)
     except (OSError, ValueError, KeyError) as error:

@@ -8,7 +8,7 @@ from torch.nn import functional
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from optical_scale.backbones.encoder import model_inputs, token_states
-from optical_scale.backbones.folders import backbone_folder, read_contract
+from optical_scale.backbones.folders import backbone_folder, network_config, read_contract
 from optical_scale.backbones.pretrained import Pretrained
 from optical_scale.config.backbones import TextBackbone
 from optical_scale.errors import ConfigError
@@ -78,6 +78,14 @@ def test_transformer_in_a_subfolder_and_free_choices(transformer, tmp_path):
 def test_bare_folder_has_no_contract(transformer):
     assert backbone_folder(transformer) == transformer
     assert read_contract(transformer) is None
+
+
+def test_a_folder_that_is_not_there_is_named_without_talk_of_servers(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"nowhere is no model folder of transformers: it has no config\.json"
+    ) as error:
+        network_config(tmp_path / "nowhere", "text")
+    assert "huggingface" not in str(error.value)
 
 
 MARKED = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]", "[unused1]", "the", "cat", "sits", "a", "dog"]
